@@ -1,0 +1,38 @@
+"""Activation functions under Keras's names."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+
+Activation = str | Callable[[jax.Array], jax.Array]
+
+
+def softmax(x: jax.Array) -> jax.Array:
+    """Softmax over the last axis, computed and returned in float32 whatever the dtype of `x`."""
+    return jax.nn.softmax(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=-1)
+
+
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(
+    {
+        "linear": lambda x: x,
+        "relu": jax.nn.relu,
+        "sigmoid": jax.nn.sigmoid,
+        "softmax": softmax,
+        "tanh": jnp.tanh,
+    }
+)
+
+
+def get_activation(activation: Activation) -> Callable[[jax.Array], jax.Array]:
+    """The function of a Keras activation name; callables are returned as they are.
+
+    Raises:
+        ValueError: No activation has this name.
+    """
+    if callable(activation):
+        return activation
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"Unknown activation {activation!r}. Known: {', '.join(ACTIVATIONS)}, or give a function.")
+    return ACTIVATIONS[activation]

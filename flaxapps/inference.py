@@ -1,0 +1,185 @@
+"""Batch inference: one compiled function, fed batches of one shape on all local devices."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from flaxapps.graph import Graph, Node
+from flaxapps.layers import Functional
+from flaxapps.model import Model
+from flaxapps.preprocessing import MODES, preprocess_input
+from flaxapps.registry import list_models, model_info
+
+Rows = list[NDArray[Any]]
+Function = Callable[[jax.Array], jax.Array]
+
+
+def predict(
+    model: Model,
+    variables: Mapping[str, Any],
+    x: Any,
+    *,
+    batch_size: int = 32,
+    verbose: bool = False,
+    preprocess: bool | str | Function = False,
+) -> Any:
+    """Runs a model over many images.
+
+    The model is compiled once for a batch shape, and the last batch is padded to it. Batches are split over all local
+    devices; the next one is sent while the last one computes.
+
+    Args:
+        model: The network.
+        variables: Its arrays.
+        x: Images (count, height, width, channels), or an iterable of such arrays, which need not fit in memory
+            together; for a model of several inputs a list of arrays, or an iterable of such lists. Any numeric dtype;
+            uint8 images are sent to the device as they are.
+        batch_size: Images in a batch, over all devices together.
+        verbose: Whether to show a progress bar.
+        preprocess: What is done to the images inside the compiled function: nothing; True for what the network, or
+            the one nested in it, was trained with; "caffe", "tf" or "torch"; or a function of a batch.
+
+    Returns:
+        The predictions as float32, one row per image; a list of arrays where the model has several outputs.
+
+    Raises:
+        ValueError: The images do not fit the model, or hold NaN or infinity (the first one is named); the batch size
+            is not positive; preprocess=True and the preprocessing is not known.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size should be at least 1, got {batch_size}")
+    function = preprocessing_function(model, preprocess)
+    batches, total = _batches(model, x, batch_size)
+    results: list[Rows] = []
+    size, done = 0, 0
+    pending: tuple[list[jax.Array], int] | None = None
+    for rows in _progress(batches, total, verbose):
+        _check_finite(rows, done)
+        if not size:
+            devices = jax.local_devices()[: len(rows[0])]
+            size = -(-len(rows[0]) // len(devices)) * len(devices)
+            mesh = Mesh(np.array(devices), ("batch",))
+            everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+            variables = jax.device_put(variables, everywhere)
+        arrays = jax.device_put([_pad(array, size) for array in rows], split)
+        started = _forward(model, function, variables, arrays), len(rows[0])
+        if pending:
+            results.append(_fetch(*pending))
+        pending = started
+        done += len(rows[0])
+    if pending:
+        results.append(_fetch(*pending))
+    shapes = model.output_shape if isinstance(model.output_shape, list) else [model.output_shape]
+    empty = [np.zeros((0, *(size or 0 for size in shape[1:])), np.float32) for shape in shapes]
+    outputs = [np.concatenate(parts) for parts in zip(*results, strict=True)] if results else empty
+    return outputs[0] if isinstance(model.output, Node) else outputs
+
+
+def preprocessing_function(model: Model, preprocess: bool | str | Function) -> Function | None:
+    """What `preprocess` of `predict` stands for.
+
+    Raises:
+        ValueError: It is neither, or it is True and the networks in the model do not tell which.
+    """
+    if preprocess is False or callable(preprocess):
+        return preprocess or None
+    modes = {preprocess} if isinstance(preprocess, str) else known_preprocessing(model)
+    if len(modes) != 1 or not modes <= set(MODES):
+        asked = f"preprocess={preprocess!r}" + ("" if isinstance(preprocess, str) else f" found {sorted(modes)}")
+        raise ValueError(f"{asked} for {model.name!r}: give one of {', '.join(MODES)}, or a function of a batch")
+    channels_first = len(model.input_shape) == 4 and model.input_shape[1:] != model.input.shape[1:]
+    # A partial is hashable by identity only; jit wants equal functions to be equal.
+    return _PREPROCESSING["channels_first" if channels_first else "channels_last", modes.pop()]
+
+
+_PREPROCESSING = {
+    (data_format, mode): partial(preprocess_input, data_format=data_format, mode=mode)
+    for data_format in ("channels_first", "channels_last")
+    for mode in MODES
+}
+
+
+def known_preprocessing(model: Model) -> set[str]:
+    """The preprocessing modes of the published networks that a model is, or holds as nested models."""
+
+    def names(graph: Graph) -> Iterator[str]:
+        for layer in graph.layers:
+            if isinstance(layer.layer, Functional):
+                yield layer.name
+                yield from names(layer.layer.graph)
+
+    found = {model.name, *names(model.graph)} & set(list_models())
+    return {model_info(str(name)).preprocessing for name in found}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _forward(
+    model: Model, function: Function | None, variables: Mapping[str, Any], arrays: list[jax.Array]
+) -> list[jax.Array]:
+    inputs = [function(array) for array in arrays] if function else arrays
+    outputs: Any = model.apply(variables, inputs[0] if isinstance(model.input, Node) else inputs)
+    flat = [outputs] if isinstance(model.output, Node) else outputs
+    return [output.astype(jnp.promote_types(output.dtype, jnp.float32)) for output in flat]
+
+
+def _fetch(outputs: list[jax.Array], used: int) -> Rows:
+    return [np.asarray(output)[:used] for output in outputs]
+
+
+def _batches(model: Model, x: Any, batch_size: int) -> tuple[Iterator[Rows], int | None]:
+    """Cuts the images into batches; the number of batches where it is known."""
+    if hasattr(x, "shape") or (isinstance(x, list | tuple) and not isinstance(model.input, Node)):
+        rows = _rows(model, x)
+        return _rebatch([rows], batch_size), -(-len(rows[0]) // batch_size)
+    return _rebatch((_rows(model, chunk) for chunk in x), batch_size), None
+
+
+def _rows(model: Model, chunk: Any) -> Rows:
+    """One array for each input, checked."""
+    arrays = [np.asarray(array) for array in ([chunk] if isinstance(model.input, Node) else chunk)]
+    model.check_arrays(arrays)
+    if len({len(array) for array in arrays}) != 1:
+        raise ValueError(f"The inputs differ in their number of images: {[len(array) for array in arrays]}")
+    return arrays
+
+
+def _rebatch(chunks: Iterable[Rows], batch_size: int) -> Iterator[Rows]:
+    """Regroups chunks of any sizes into batches of one size; the last one may be smaller."""
+    waiting: Rows | None = None
+    for chunk in chunks:
+        if waiting is None or not len(waiting[0]):
+            waiting = chunk
+        else:
+            waiting = [np.concatenate(pair) for pair in zip(waiting, chunk, strict=True)]
+        while len(waiting[0]) >= batch_size:
+            yield [array[:batch_size] for array in waiting]
+            waiting = [array[batch_size:] for array in waiting]
+    if waiting is not None and len(waiting[0]):
+        yield waiting
+
+
+def _pad(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """Repeats the last image until there are `size`."""
+    return array if len(array) == size else np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _check_finite(rows: Rows, offset: int) -> None:
+    for array in rows:
+        if not np.issubdtype(array.dtype, np.integer) and not np.isfinite(array).all():
+            broken = [index for index, image in enumerate(array) if not np.isfinite(image).all()]
+            raise ValueError(f"Image {offset + broken[0]} holds NaN or infinity ({len(broken)} in this batch)")
+
+
+def _progress(batches: Iterator[Rows], total: int | None, verbose: bool) -> Iterable[Rows]:
+    if not verbose:
+        return batches
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(batches, "Predicting", total=total, console=Console(stderr=True))

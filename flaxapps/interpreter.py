@@ -1,0 +1,108 @@
+"""Runs a graph on arrays: the only place where layers compute."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import Scope
+
+from flaxapps.graph import Graph, Layer, Weight
+from flaxapps.layers import Functional
+from flaxapps.variables import INITIALIZERS
+
+
+def run(graph: Graph, scope: Scope, values: list[jax.Array], train: bool, frozen: frozenset[str]) -> list[jax.Array]:
+    """Computes the outputs of a graph.
+
+    Args:
+        graph: What to compute.
+        scope: Flax's scope of the model; every layer finds its variables in the scope of its name.
+        values: An array for every input, channels last. Extended with the outputs of every call.
+        train: Whether layers are in training mode.
+        frozen: Names of layers that do not train, as `Model.__call__` takes them.
+
+    Returns:
+        An array for every output.
+    """
+    for step in graph.steps:
+        layer = step.layer
+        inputs = [values[index] for index in step.inputs]
+        name = layer.name or ""
+        mode = train if step.training is None else step.training
+        # Scopes are pushed by hand: Flax would refuse layers called like an attribute of Model ("outputs").
+        child = scope.push(name, reuse=True)
+        try:
+            if layer.dtype:
+                inputs = [value.astype(layer.dtype) for value in inputs]
+            if isinstance(layer, Functional):
+                values += run(layer.graph, child, inputs, mode, _inside(layer, frozen))
+            else:
+                parent: Any = child  # Flax takes a Scope here, though it does not say so
+                values.append(LayerCall(layer, mode, name in frozen, parent=parent, name=name)(*inputs))
+        except Exception as error:
+            shapes = [value.shape for value in inputs]
+            error.add_note(f"In layer {name!r} of kind {layer.class_name}, on inputs of shape {shapes}.")
+            raise
+    return [values[index] for index in graph.results]
+
+
+def _inside(layer: Functional, frozen: frozenset[str]) -> frozenset[str]:
+    """What `frozen` means inside a nested model."""
+    if layer.name in frozen:
+        return frozenset(inner.name for inner in layer.layers)
+    prefix = f"{layer.name}/"
+    return frozenset(name.removeprefix(prefix) for name in frozen if name.startswith(prefix))
+
+
+def check_frozen(graph: Graph, frozen: frozenset[str], above: str = "") -> None:
+    """Checks that `frozen` names layers of the graph.
+
+    Raises:
+        ValueError: Some are not there; all are named.
+    """
+    layers = {layer.name: layer.layer for layer in graph.layers}
+    unknown = []
+    for name in frozen:
+        outer, _, inner = name.partition("/")
+        nested = layers.get(outer)
+        if name in layers:
+            continue
+        if isinstance(nested, Functional) and inner:
+            check_frozen(nested.graph, frozenset({inner}), f"{above}{outer}/")
+        else:
+            unknown.append(above + name)
+    if unknown:
+        raise ValueError(f"`frozen` names layers that are not in the model: {sorted(unknown)}")
+
+
+class LayerCall(nn.Module):
+    """One call of a layer during a run: fetches the layer's arrays and stores the statistics it changes."""
+
+    layer: Layer
+    train: bool
+    frozen: bool
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """The output of the layer."""
+        owned = self.layer.weights(*(value.shape for value in inputs))
+        weights = {leaf: self._fetch(leaf, weight) for leaf, weight in owned.items()}
+        keeps_statistics = any(weight.collection == "batch_stats" for weight in owned.values())
+        if not self.train or (self.frozen and keeps_statistics):
+            return self.layer.call(weights, *inputs)
+        output, updates = self.layer.call_training(weights, *inputs, make_key=lambda: self.make_rng("dropout"))
+        if not self.is_initializing():
+            for leaf, value in updates.items():
+                self.put_variable("batch_stats", leaf, value)
+        return output
+
+    def _fetch(self, leaf: str, weight: Weight) -> jax.Array:
+        initializer = INITIALIZERS[weight.initializer]
+        if weight.collection == "params":
+            array = self.param(leaf, initializer, weight.shape, jnp.float32)
+            return jax.lax.stop_gradient(array) if self.frozen else array
+        value: jax.Array = self.variable(
+            weight.collection, leaf, lambda: initializer(jax.random.key(0), weight.shape, jnp.float32)
+        ).value
+        return value

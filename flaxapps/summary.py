@@ -1,0 +1,62 @@
+"""The table that `Model.summary` prints."""
+
+import math
+from collections.abc import Iterable
+
+from flaxapps.graph import Graph, LayerInGraph, Weight
+
+
+def print_summary(graph: Graph, title: str) -> None:
+    """Prints index, name, kind, output shape, parameters and inputs of every layer, and the totals.
+
+    Args:
+        graph: What to describe; the layers of nested models are listed under theirs.
+        title: Name of the model.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, caption=_totals(list(_all_weights(graph))), caption_justify="left")
+    for heading, right in [("#", True), ("layer", False), ("kind", False), ("output shape", False)]:
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    table.add_column("parameters", justify="right")
+    table.add_column("connected to", overflow="fold")
+    for row in _rows(graph):
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console = Console(width=140)
+    console.print(table)
+
+
+def _rows(graph: Graph, indent: str = "") -> Iterable[tuple[str, ...]]:
+    for index, layer in enumerate(graph.layers):
+        sources = dict.fromkeys(node.layer.name or "" for call in layer.calls for node in call.inputs)
+        count = sum(math.prod(weight.shape) for weight in _weights(layer))
+        yield (
+            f"{indent}{index}",
+            f"{indent}{layer.name}",
+            layer.class_name,
+            str(layer.output_shape),
+            f"{count:,}" if count else "",
+            ", ".join(sources),
+        )
+        if hasattr(layer.layer, "graph"):
+            yield from _rows(layer.layer.graph, indent + "  ")
+
+
+def _weights(layer: LayerInGraph) -> Iterable[Weight]:
+    yield from layer.weights.values()
+    if hasattr(layer.layer, "graph"):
+        yield from _all_weights(layer.layer.graph)
+
+
+def _all_weights(graph: Graph) -> Iterable[Weight]:
+    for layer in graph.layers:
+        yield from _weights(layer)
+
+
+def _totals(weights: list[Weight]) -> str:
+    total = sum(math.prod(weight.shape) for weight in weights)
+    trained = sum(math.prod(weight.shape) for weight in weights if weight.collection == "params")
+    return f"{total:,} parameters ({total * 4 / 1e6:.1f} MB), {trained:,} trainable, {total - trained:,} statistics"

@@ -1,0 +1,488 @@
+"""Fetching weight files, against a server on the loopback interface that misbehaves as it is told to."""
+
+import dataclasses
+import hashlib
+import json
+import pickle
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from weight_port import download
+from weight_port.download import cache_folder, fetch, fetch_file
+from weight_port.errors import DownloadError, WeightError
+from weight_port.published import PUBLISHED_FILES, PublishedFile, published_file
+
+CONTENT = random.Random(0).randbytes(300_000)
+OTHER_CONTENT = random.Random(1).randbytes(200_000)
+NAME = "weights.h5"
+HALF = len(CONTENT) // 2
+
+
+@dataclass
+class Answer:
+    """How the server answers one request."""
+
+    status: int = 200
+    body: bytes = CONTENT
+    stop_after: int | None = None  # bytes of the answer, after which the connection is cut
+    honours_range: bool = True
+    false_range: bool = False
+    wait_seconds: float = 0.0
+    waits_for_release: bool = False  # rather than cutting
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: "Server"
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        answer = self.server.answer(self.path)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and answer.honours_range else 0
+        status = answer.status
+        if status == 200 and start:
+            status = 206 if start < len(answer.body) else 416
+        payload = answer.body[start:] if status in (200, 206) else b""
+        sent = payload[: answer.stop_after]
+        self.server.requests.append((self.path, wanted, len(sent)))
+        time.sleep(answer.wait_seconds)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(payload)))
+        if status == 206:
+            shown = 0 if answer.false_range else start
+            self.send_header("Content-Range", f"bytes {shown}-{len(answer.body) - 1}/{len(answer.body)}")
+        self.end_headers()
+        self.wfile.write(sent)
+        if answer.waits_for_release:
+            self.wfile.flush()
+            self.server.release.wait(10)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = False  # closing the server waits for them
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}  # if any are named, every other path is 404
+        self.answers: list[Answer] = []  # then as if with Answer()
+        self.requests: list[tuple[str, str | None, int]] = []  # path, Range, bytes sent
+        self.release = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def answer(self, path: str) -> Answer:
+        if self.answers:
+            return self.answers.pop(0)
+        if self.files and path not in self.files:
+            return Answer(status=404)
+        return Answer(body=self.files.get(path, CONTENT))
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # clients that are killed
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.release.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def file(server: Server) -> PublishedFile:
+    return published(f"{server.url}/{NAME}")
+
+
+def published(url: str, content: bytes = CONTENT, variant: str = "") -> PublishedFile:
+    md5 = hashlib.md5(content).hexdigest()
+    return PublishedFile("network", variant, True, NAME, url, md5, len(content), "MIT")
+
+
+def partial_file(file: PublishedFile) -> Path:
+    return cache_folder() / f"{file.alternative_name}.part"
+
+
+def leave(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def assert_only(*expected: Path) -> None:
+    """The cache folder holds these files and locks."""
+    present = {path for path in cache_folder().glob("*") if path.suffix != ".lock"}
+    assert present == set(expected)
+
+
+def start_process(file: PublishedFile) -> "subprocess.Popen[str]":
+    program = (
+        "import json, signal, sys; from weight_port.download import PublishedFile, fetch_file; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell's background jobs ignore it
+        "print(fetch_file(PublishedFile(**json.loads(sys.argv[1])), progress=False))"
+    )
+    command = [sys.executable, "-c", program, json.dumps(dataclasses.asdict(file))]
+    repository = Path(__file__).parents[2]
+    return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# From the server to the cache
+
+
+def test_a_second_fetch_needs_no_network(server: Server, file: PublishedFile) -> None:
+    path = fetch_file(file, progress=False)
+    assert path == cache_folder() / NAME
+    assert path.read_bytes() == CONTENT
+    assert fetch_file(file, progress=False) == path
+    assert server.requests == [(f"/{NAME}", None, len(CONTENT))]
+    assert_only(path)
+
+
+def test_fetch_looks_the_file_up(server: Server, file: PublishedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def lookup(*arguments: object) -> PublishedFile:
+        asked.append(arguments)
+        return file
+
+    monkeypatch.setattr(download, "published_file", lookup)
+    assert fetch("resnet50", include_top=False, variant="keras2", progress=False).read_bytes() == CONTENT
+    assert asked == [("resnet50", False, "keras2")]
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cache_folder() == tmp_path / ".keras" / "models"
+
+
+def test_wrong_bytes_leave_nothing(server: Server, file: PublishedFile) -> None:
+    server.answers = [Answer(body=OTHER_CONTENT)]
+    with pytest.raises(DownloadError, match=f"do not have MD5 {file.md5}"):
+        fetch_file(file, progress=False)
+    assert len(server.requests) == 1
+    assert_only()
+
+
+def test_a_pinned_sha256_is_checked(file: PublishedFile) -> None:
+    right = dataclasses.replace(file, sha256=hashlib.sha256(CONTENT).hexdigest())
+    wrong = dataclasses.replace(file, sha256=hashlib.sha256(OTHER_CONTENT).hexdigest())
+    with pytest.raises(DownloadError):
+        fetch_file(wrong, progress=False)
+    assert_only()
+    assert fetch_file(right, progress=False).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_busy_server_is_asked_again(server: Server, file: PublishedFile, status: int) -> None:
+    server.answers = [Answer(status=status)]
+    assert fetch_file(file, progress=False).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_absent_on_the_server(server: Server, file: PublishedFile) -> None:
+    server.answers = [Answer(status=404)]
+    with pytest.raises(DownloadError, match="HTTP Error 404: Not Found") as caught:
+        fetch_file(file, progress=False)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in (file.url, file.md5, str(cache_folder() / NAME), "FLAXAPPS_MIRROR"))
+    assert len(server.requests) == 1
+    assert_only()
+
+
+def test_nobody_answers() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        file = published(f"http://127.0.0.1:{unused.getsockname()[1]}/{NAME}")
+        with pytest.raises(DownloadError, match=r"refused.*by hand, or set FLAXAPPS_MIRROR"):
+            fetch_file(file, progress=False)
+    assert_only()
+
+
+def test_a_silent_server_is_given_up(server: Server, file: PublishedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.3)
+    server.answers = [Answer(stop_after=1000, waits_for_release=True)] * 3
+    with pytest.raises(DownloadError, match=r"timed out\. [0-9,]+ bytes are kept"):
+        fetch_file(file, progress=False)
+    assert len(server.requests) == 3
+
+
+def test_unusable_cache(file: PublishedFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(leave(tmp_path / "a file", b"")))
+    with pytest.raises(DownloadError, match=r"Cannot use .* Set KERAS_HOME"):
+        fetch_file(file, progress=False)
+
+
+# After a cut
+
+
+def test_a_cut_is_resumed(server: Server, file: PublishedFile) -> None:
+    server.answers = [Answer(stop_after=HALF)]
+    path = fetch_file(file, progress=False)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [(f"/{NAME}", None, HALF), (f"/{NAME}", f"bytes={HALF}-", len(CONTENT) - HALF)]
+    assert_only(path)
+
+
+def test_cuts_without_end_keep_what_has_come(server: Server, file: PublishedFile) -> None:
+    server.answers = [Answer(stop_after=1000)] * 3
+    with pytest.raises(DownloadError, match="3,000 bytes are kept"):
+        fetch_file(file, progress=False)
+    assert_only(partial_file(file))
+    assert fetch_file(file, progress=False).read_bytes() == CONTENT
+    assert server.requests[-1][1] == "bytes=3000-"
+
+
+@pytest.mark.parametrize("kept", [CONTENT[:HALF], OTHER_CONTENT[:HALF]], ids=["good", "garbage"])
+def test_a_server_without_ranges_starts_again(server: Server, file: PublishedFile, kept: bytes) -> None:
+    leave(partial_file(file), kept)
+    server.answers = [Answer(honours_range=False)]
+    assert fetch_file(file, progress=False).read_bytes() == CONTENT
+    assert [sent for _, _, sent in server.requests] == [len(CONTENT)]
+
+
+def test_another_range_than_asked_for_is_not_used(server: Server, file: PublishedFile) -> None:
+    leave(partial_file(file), CONTENT[:HALF])
+    server.answers = [Answer(false_range=True)]
+    assert fetch_file(file, progress=False).read_bytes() == CONTENT
+    assert [wanted for _, wanted, _ in server.requests] == [f"bytes={HALF}-", None]
+
+
+@pytest.mark.parametrize("length", [HALF, len(CONTENT), len(CONTENT) + 5], ids=["short", "whole", "long"])
+def test_garbage_in_the_partial_file(server: Server, file: PublishedFile, length: int) -> None:
+    leave(partial_file(file), random.Random(2).randbytes(length))
+    path = fetch_file(file, progress=False)
+    assert path.read_bytes() == CONTENT
+    assert [wanted for _, wanted, _ in server.requests] == [f"bytes={length}-", None]
+    assert_only(path)
+
+
+def test_garbage_here_and_there_leaves_nothing(server: Server, file: PublishedFile) -> None:
+    leave(partial_file(file), OTHER_CONTENT[:100])
+    server.answers = [Answer(body=OTHER_CONTENT), Answer(body=OTHER_CONTENT)]
+    with pytest.raises(DownloadError, match="do not have MD5"):
+        fetch_file(file, progress=False)
+    assert_only()
+
+
+def test_a_complete_partial_file_is_only_renamed(server: Server, file: PublishedFile) -> None:
+    leave(partial_file(file), CONTENT)
+    path = fetch_file(file, progress=False)
+    assert server.requests == []
+    assert_only(path)
+
+
+# Processes
+
+
+def test_concurrent_processes_download_once(server: Server, file: PublishedFile) -> None:
+    server.answers = [Answer(wait_seconds=0.5)]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(start_process(file)) for _ in range(4)]
+        results = [process.communicate(timeout=30) for process in processes]
+    assert results == [(f"{cache_folder() / NAME}\n", "")] * 4
+    assert len(server.requests) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT"])
+def test_an_ended_process_is_continued(server: Server, file: PublishedFile, kind: str) -> None:
+    server.answers = [Answer(stop_after=HALF, waits_for_release=True)]
+    part = partial_file(file)
+    with start_process(file) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not (part.exists() and part.stat().st_size):
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, kind))
+        process.communicate(timeout=10)
+    assert_only(part)
+    kept = part.stat().st_size
+    assert 0 < kept <= HALF
+    assert fetch_file(file, progress=False).read_bytes() == CONTENT
+    assert server.requests[-1] == (f"/{NAME}", f"bytes={kept}-", len(CONTENT) - kept)
+
+
+def test_importing_is_light() -> None:
+    check = "import sys, weight_port.download; print({'jax', 'flaxapps', 'train', 'rich'} & set(sys.modules))"
+    command = [sys.executable, "-c", check]
+    result = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=30)
+    assert (result.stdout.strip(), result.stderr) == ("set()", "")
+
+
+# One name, two contents
+
+
+@pytest.mark.parametrize("order", [("", "keras2"), ("keras2", "")], ids=["today's first", "2016's first"])
+def test_files_of_one_name_live_apart(server: Server, order: tuple[str, str]) -> None:
+    server.files = {"/today": CONTENT, "/2016": OTHER_CONTENT}
+    files = {
+        "": published(f"{server.url}/today"),
+        "keras2": published(f"{server.url}/2016", OTHER_CONTENT, "keras2"),
+    }
+    for _ in range(2):
+        paths = {variant: fetch_file(files[variant], progress=False) for variant in order}
+    assert paths == {"": cache_folder() / NAME, "keras2": cache_folder() / files["keras2"].alternative_name}
+    assert paths[""].read_bytes() == CONTENT
+    assert paths["keras2"].read_bytes() == OTHER_CONTENT
+    assert len(server.requests) == 2
+
+
+def test_a_file_of_other_content_is_left_alone(server: Server, file: PublishedFile) -> None:
+    older = leave(cache_folder() / NAME, OTHER_CONTENT)
+    path = fetch_file(file, progress=False)
+    assert path == cache_folder() / f"weights-{file.md5[:8]}.h5"
+    assert older.read_bytes() == OTHER_CONTENT
+    assert fetch_file(file, progress=False) == path
+    assert len(server.requests) == 1
+
+
+def test_the_older_file_under_its_published_name_is_used(server: Server) -> None:
+    path = leave(cache_folder() / NAME, OTHER_CONTENT)
+    assert fetch_file(published(server.url, OTHER_CONTENT, "keras2"), progress=False) == path
+    assert server.requests == []
+
+
+# Mirrors
+
+
+@pytest.mark.parametrize("as_url", [False, True], ids=["path", "file URL"])
+def test_mirror_folder_is_used_in_place(
+    server: Server, file: PublishedFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, as_url: bool
+) -> None:
+    folder = tmp_path / "a mirror"
+    monkeypatch.setenv("FLAXAPPS_MIRROR", folder.as_uri() if as_url else str(folder))
+    plain = leave(folder / NAME, CONTENT)
+    assert fetch_file(file, progress=False) == plain
+    plain.write_bytes(OTHER_CONTENT)
+    alternative = leave(folder / file.alternative_name, CONTENT)
+    assert fetch_file(file, progress=False) == alternative
+    assert not cache_folder().exists()
+    assert server.requests == []
+
+
+def test_mirror_folder_without_the_file(
+    server: Server, file: PublishedFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLAXAPPS_MIRROR", str(tmp_path))
+    plain = leave(tmp_path / NAME, OTHER_CONTENT)
+    with pytest.raises(DownloadError) as caught:
+        fetch_file(file, progress=False)
+    assert f"{tmp_path / file.alternative_name} is absent, {plain} has other content" in str(caught.value)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "names"),
+    [("", ["plain"]), ("keras2", ["alternative"]), ("keras2", ["plain"]), ("keras2", [])],
+)
+def test_mirror_url(server: Server, monkeypatch: pytest.MonkeyPatch, variant: str, names: list[str]) -> None:
+    file = published("http://127.0.0.1:9/never-asked", variant=variant)
+    paths = {"alternative": f"/mirror/{file.alternative_name}", "plain": f"/mirror/{NAME}"}
+    server.files = {"/other": b""} | {paths[name]: CONTENT for name in names}
+    monkeypatch.setenv("FLAXAPPS_MIRROR", f"{server.url}/mirror/")
+    if names:
+        assert fetch_file(file, progress=False).read_bytes() == CONTENT
+    else:
+        with pytest.raises(DownloadError, match=f"{paths['alternative']} or .*{paths['plain']}: HTTP Error 404"):
+            fetch_file(file, progress=False)
+    asked = ["plain"] if not variant else ["alternative"] if names == ["alternative"] else ["alternative", "plain"]
+    assert [path for path, _, _ in server.requests] == [paths[name] for name in asked]
+
+
+# Progress
+
+
+def test_progress(file: PublishedFile, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown(progress: bool | None) -> str:
+        (cache_folder() / NAME).unlink(missing_ok=True)
+        fetch_file(file, progress=progress)
+        output = capsys.readouterr()
+        assert output.out == ""
+        return output.err
+
+    assert shown(False) == ""
+    assert shown(None) == f"Downloading {NAME} (0 MB) from 127.0.0.1\n"
+    assert "100%" in shown(True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "100%" in shown(None)
+    assert shown(False) == ""
+
+
+# The table, and the errors
+
+PUBLISHED = """
+vgg16 64373286793e3c8b2b4e3219cbf3544b 553467096 6d6bbae143d832006294945121d1f1fc 58889256
+vgg19 cbe5617147190e668d6c5d5026f83318 574710816 253f8cb515780f3b799900260a226db6 80134624
+xception 0a58e3b7378bc2990ea3b43d5981f1f6 91884032 b0042744bf5b25fce3cb969f33bebb97 83683744
+inception_v3 9a0d58056eeedaa3f26cb7ebd46da564 96112376 bcbd6486424b2319ff4ef7d526e38f63 87910968
+resnet50-keras2 a7b3fe01876f51b976af0dea6bc144eb 102853048 a268eb855778b3df3c7506639542a6af 94653016
+resnet50 2cb95161c43110f7111970584f804107 102967424 4d473c1dd8becc155b73f8504c6f6626 94765736
+"""
+
+
+def test_the_published_table() -> None:
+    expected = {}
+    for row in PUBLISHED.split("\n")[1:-1]:
+        name, *numbers = row.split()
+        network, _, variant = name.partition("-")
+        expected[network, variant, True] = (numbers[0], int(numbers[1]))
+        expected[network, variant, False] = (numbers[2], int(numbers[3]))
+    actual = {(file.network, file.variant, file.include_top): (file.md5, file.size) for file in PUBLISHED_FILES}
+    assert actual == expected
+    for file in PUBLISHED_FILES:
+        assert (
+            file.filename == f"{file.network}_weights_tf_dim_ordering_tf_kernels{'_notop' * (not file.include_top)}.h5"
+        )
+        assert published_file(file.network, file.include_top, file.variant) is file
+    assert {published_file("resnet50", True, variant).url for variant in ("", "keras2")} == {
+        "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+        "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+        "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
+        "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+    }
+
+
+@pytest.mark.parametrize(("network", "variant"), [("resnet5", ""), ("xception", "keras2")])
+def test_unknown_networks_are_told_the_known_ones(network: str, variant: str) -> None:
+    with pytest.raises(
+        WeightError, match=r"'inception_v3', variant=''; 'resnet50', variant=''; 'resnet50', variant='k"
+    ):
+        fetch(network, variant=variant)
+
+
+@pytest.mark.parametrize("kind", [WeightError, DownloadError])
+def test_errors_list_everything_and_pickle(kind: type[WeightError]) -> None:
+    error = kind("It does not fit.", missing=["a/kernel (3, 3)", "a/bias (3,)"], misshapen=["b/bias (3,) not (4,)"])
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, ValueError)
+    assert type(again) is kind
+    assert (again.missing, again.unexpected, again.misshapen) == (error.missing, (), error.misshapen)
+    text = "It does not fit.\nmissing (2):\n  a/kernel (3, 3)\n  a/bias (3,)\nmisshapen (1):\n  b/bias (3,) not (4,)"
+    assert str(again) == str(error) == text

@@ -1,0 +1,1 @@
+"""Fine-tuning of flaxapps models with Optax."""

@@ -1,0 +1,7 @@
+"""Keras weight files to trees of arrays and back. Needs neither JAX nor Keras."""
+
+from weight_port.download import fetch as fetch
+from weight_port.errors import DownloadError as DownloadError
+from weight_port.errors import WeightError as WeightError
+from weight_port.loading import load_weights as load_weights
+from weight_port.readers import read_config as read_config

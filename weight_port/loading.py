@@ -1,0 +1,74 @@
+"""Reads the weights of a model from a file: match, check, then read."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_port.errors import WeightError
+from weight_port.layout import ROTATED_IN_THEANO, ModelLike, Target, all_targets
+from weight_port.matching import Match, match_by_name, match_by_order
+from weight_port.readers import LegacyFile, open_weights
+
+
+def load_weights(
+    path: str | os.PathLike[str], model: ModelLike, *, by_name: bool = False, skip_mismatch: bool = False
+) -> dict[str, Any]:
+    """Reads the weights of a model from a file that Keras wrote.
+
+    Layers are matched by their order in `model.layers`, as Keras does, because stored names depend on the session that
+    saved them. All shapes are compared before the first array is read; nothing is loaded by guess, nothing in part.
+
+    Args:
+        path: A legacy `.h5` (Keras 1 to 3), `.weights.h5`, `.keras` or whole-model `.h5`, told apart by content.
+        model: What the weights are for.
+        by_name: Match layers by name instead. What only the file has is left out; what only the model has is fresh.
+        skip_mismatch: Leave layers fresh whose shapes differ, with a warning, instead of failing.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}` of NumPy float32 arrays in Keras's layout, keyed by layer name.
+
+    Raises:
+        WeightError: The file is damaged or of another kind, or its weights are not the model's; everything missing,
+            unexpected and of the wrong shape is listed.
+        FileNotFoundError: There is no file.
+    """
+    tree: dict[str, Any] = {}
+    with open_weights(path) as file:
+        try:
+            matches = (match_by_name if by_name else match_by_order)(file, model)
+            matches, skipped = _split_by_shape(matches, skip_mismatch)
+            theano = isinstance(file, LegacyFile) and file.backend == "theano"
+            for target, stored in matches:
+                branch = tree
+                for key in target.path[:-1]:
+                    branch = branch.setdefault(key, {})
+                branch[target.path[-1]] = _convert(stored.read(), target, theano)
+        except WeightError as error:
+            message = f"{os.fspath(path)} does not fit: {error.message}"
+            raise WeightError(message, error.missing, error.unexpected, error.misshapen) from error.__cause__
+    if skipped:
+        warnings.warn(f"{os.fspath(path)}: other shapes, left fresh: {', '.join(skipped)}", stacklevel=2)
+    complete = len(matches) == len(all_targets(model.layers))
+    return tree if complete else model.init_variables(base=tree)
+
+
+def _split_by_shape(matches: list[Match], skip_mismatch: bool) -> tuple[list[Match], list[str]]:
+    """The matches of equal shape, and what is left out: whole layers, never one array of two."""
+    wrong = [(target, stored) for target, stored in matches if target.shape != stored.shape]
+    if wrong and not skip_mismatch:
+        raise WeightError(
+            "The weights have other shapes than the model needs.",
+            misshapen=[f"{target}: the file has {stored}" for target, stored in wrong],
+        )
+    layers = {target.layers for target, _ in wrong}
+    kept = [match for match in matches if match[0].layers not in layers]
+    return kept, [str(target) for target, _ in matches if target.layers in layers]
+
+
+def _convert(array: NDArray[np.float32], target: Target, theano: bool) -> NDArray[np.float32]:
+    if theano and target.class_name in ROTATED_IN_THEANO and target.variable == "kernel":
+        return np.ascontiguousarray(array[::-1, ::-1])
+    return array

@@ -1,0 +1,303 @@
+"""Opens the kinds of files Keras writes, told apart by content, and describes what is in them.
+
+Nothing is read here but names and shapes: arrays are read when asked for, each straight to where it stays.
+Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py (Keras 3.15).
+"""
+
+import io
+import json
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_port.errors import WeightError
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ZIP_MAGIC = b"PK"
+WEIGHTS_MEMBER = "model.weights.h5"
+CONFIG_MEMBER = "config.json"
+CONFIG_LIMIT = 1 << 28
+CHUNK = 1 << 20
+ALIGNMENT = 64  # what XLA wants of a buffer, to use it without a copy
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array in an open file.
+
+    Attributes:
+        name: Its name in the file; for the newer format the group's path.
+        dataset: The open dataset.
+    """
+
+    name: str
+    dataset: h5py.Dataset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape in the file."""
+        return tuple(self.dataset.shape)
+
+    def read(self) -> NDArray[np.float32]:
+        """Reads the array as float32 into aligned memory.
+
+        Raises:
+            WeightError: The bytes cannot be read, or are not floating-point numbers.
+        """
+        if self.dataset.dtype.kind != "f":
+            raise WeightError(f"{self.name} holds {self.dataset.dtype}, not floating-point numbers")
+        result = _aligned(self.shape)
+        try:
+            if result.size:
+                self.dataset.read_direct(result)
+        except OSError as error:
+            raise WeightError(f"{self.name} cannot be read: {error}") from error
+        return result
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.shape}"
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """One layer of a legacy file: its name and its arrays, in order; of a nested model, all arrays inside."""
+
+    name: str
+    arrays: tuple[StoredArray, ...]
+
+
+@dataclass(frozen=True)
+class LegacyFile:
+    """An open legacy file (`save_weights("x.h5")`, or the `model_weights` of a whole model).
+
+    Attributes:
+        layers: Layers that have arrays, in `model.layers` order at the time of saving.
+        keras_version: "1" where the file does not say.
+        backend: Such as "tensorflow" or "theano"; "" where the file does not say.
+    """
+
+    layers: tuple[StoredLayer, ...]
+    keras_version: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class TreeFile:
+    """An open file of Keras 3 (`.weights.h5`, or the one inside a `.keras`).
+
+    Attributes:
+        arrays: By the path of their layer below the model and their number there: ("conv2d_1",), 0.
+        names: Layer names by path, which Keras records since 3.6.
+    """
+
+    arrays: dict[tuple[tuple[str, ...], int], StoredArray]
+    names: dict[tuple[str, ...], str]
+
+
+@contextmanager
+def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile]:
+    """Opens a weights file for as long as the context lasts.
+
+    Args:
+        path: A legacy `.h5`, `.weights.h5`, `.keras` or whole-model `.h5`; the name does not matter.
+
+    Raises:
+        WeightError: The file is none of them, or is damaged.
+        FileNotFoundError: There is no file.
+    """
+    path = os.fspath(path)
+    with ExitStack() as stack:
+        file = stack.enter_context(open(path, "rb"))
+        magic = file.read(8)
+        if magic.startswith(ZIP_MAGIC):
+            source: Any = _weights_in_archive(file, path)
+        elif magic == HDF5_MAGIC:
+            source = path
+        else:
+            raise WeightError(f"{path} is neither an HDF5 file nor a .keras archive (it starts with {magic!r})")
+        try:
+            root = stack.enter_context(h5py.File(source, "r"))
+            contents = _describe(root, path)
+        except (OSError, RuntimeError, KeyError) as error:
+            size = os.path.getsize(path)
+            raise WeightError(f"{path} ({size:,} bytes) is damaged or was cut short: {error}") from error
+        yield contents
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configuration of a whole model: what `keras.Model.save` stores beside the weights.
+
+    Args:
+        path: A `.keras` archive or a whole-model `.h5`.
+
+    Returns:
+        Keras's JSON, decoded: `class_name`, `config`, ...
+
+    Raises:
+        WeightError: The file is damaged, or holds weights only.
+        FileNotFoundError: There is no file.
+    """
+    path = os.fspath(path)
+    text: Any = None
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if CONFIG_MEMBER in archive.namelist():
+                    if archive.getinfo(CONFIG_MEMBER).file_size > CONFIG_LIMIT:
+                        raise WeightError(f"{path}: {CONFIG_MEMBER} is larger than {CONFIG_LIMIT:,} bytes")
+                    text = archive.read(CONFIG_MEMBER)
+        else:
+            with h5py.File(path, "r") as root:
+                text = root.attrs.get("model_config")
+        if text is None:
+            raise WeightError(f"{path} holds no model configuration: build the network and use load_weights")
+        config = json.loads(text)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, WeightError):
+            raise
+        raise WeightError(f"{path} is no model file of Keras, or is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise WeightError(f"{path}: the model configuration is {type(config).__name__}, not an object")
+    return config
+
+
+def _describe(root: h5py.File, path: str) -> LegacyFile | TreeFile:
+    group = root.get("model_weights", root)
+    if _has_attribute(group, "layer_names"):
+        return _legacy(group)
+    for layers in ("layers", "_layer_checkpoint_dependencies"):
+        if layers in root:
+            return _tree(root[layers])
+    raise WeightError(f"{path} is an HDF5 file, but not one with weights of Keras: it holds {sorted(root)[:10]}")
+
+
+def _legacy(group: h5py.Group) -> LegacyFile:
+    layers = []
+    for name in [*_names(group, "layer_names"), "top_level_model_weights"]:
+        if name == "top_level_model_weights" and name not in group:
+            continue
+        names = _names(group[name], "weight_names")
+        arrays = tuple(StoredArray(f"{name}/{array}", _dataset(group[name], array)) for array in names)
+        if arrays:
+            layers.append(StoredLayer(name, arrays))
+    version = _text(group.attrs.get("keras_version", "1"))
+    return LegacyFile(tuple(layers), version, _text(group.attrs.get("backend", "")))
+
+
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    dataset = group[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise WeightError(f"{name} in {group.name} is a group, where an array should be")
+    return dataset
+
+
+def _tree(root: h5py.Group) -> TreeFile:
+    arrays: dict[tuple[tuple[str, ...], int], StoredArray] = {}
+    names: dict[tuple[str, ...], str] = {}
+
+    def visit(group: h5py.Group, path: tuple[str, ...]) -> None:
+        for key, child in group.items():
+            below = (*path, key)
+            if not isinstance(child, h5py.Group) or key == "seed_generator":
+                continue
+            variables = child.get("vars")
+            if isinstance(variables, h5py.Group):
+                if "name" in variables.attrs:
+                    names[below] = _text(variables.attrs["name"])
+                for number in variables:
+                    label = "/".join((*below, "vars", number))
+                    arrays[below, int(number)] = StoredArray(label, _dataset(variables, number))
+            inner = child.get("layers", child.get("_layer_checkpoint_dependencies"))
+            if isinstance(inner, h5py.Group):
+                visit(inner, below)
+
+    visit(root, ())
+    return TreeFile(arrays, names)
+
+
+def _has_attribute(group: h5py.Group, name: str) -> bool:
+    return name in group.attrs or f"{name}0" in group.attrs
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """A list of names; HDF5 limits attributes to 64 KB, so Keras splits long lists into layer_names0, ..."""
+    if attribute in group.attrs:
+        return [_text(name) for name in group.attrs[attribute]]
+    names: list[str] = []
+    part = 0
+    while f"{attribute}{part}" in group.attrs:
+        names += [_text(name) for name in group.attrs[f"{attribute}{part}"]]
+        part += 1
+    return names
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    count = int(np.prod(shape, dtype=np.int64)) * 4
+    buffer = np.empty(count + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + count].view(np.float32).reshape(shape)
+
+
+def _weights_in_archive(file: io.BufferedReader, path: str) -> io.RawIOBase | io.BytesIO:
+    """The weights inside a `.keras` archive, checked against the archive's CRC.
+
+    Keras stores them uncompressed: then they are read in place, and only then are they not held in memory twice.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if WEIGHTS_MEMBER not in archive.namelist():
+                raise WeightError(f"{path} is an archive without {WEIGHTS_MEMBER}: it holds {archive.namelist()[:10]}")
+            member = archive.getinfo(WEIGHTS_MEMBER)
+            if member.compress_type != zipfile.ZIP_STORED:
+                return io.BytesIO(archive.read(member))
+            with archive.open(member) as stream:  # reading to the end checks the CRC
+                while stream.read(CHUNK):
+                    pass
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise WeightError(f"{path} is a damaged archive: {error}") from error
+    file.seek(member.header_offset + 26)  # the lengths of name and extra field, which the data follow
+    start = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    return _Window(file, start, member.file_size)
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own."""
+
+    def __init__(self, file: io.BufferedReader, start: int, size: int):
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = origin + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._start + self._position)
+        count = self._file.readinto(view[: max(0, self._size - self._position)])
+        self._position += count
+        return count
