@@ -6,12 +6,14 @@ from types import MappingProxyType
 import jax
 import jax.numpy as jnp
 
+from flaxapps import ops
+
 Activation = str | Callable[[jax.Array], jax.Array]
 
 
 def softmax(x: jax.Array) -> jax.Array:
-    """Softmax over the last axis, computed and returned in float32 whatever the dtype of `x`."""
-    return jax.nn.softmax(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=-1)
+    """Softmax over the last axis; half precision is computed and returned in float32."""
+    return jax.nn.softmax(ops.at_least_float32(x), axis=-1)
 
 
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(

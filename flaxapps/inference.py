@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from flaxapps.graph import Graph, Node
 from flaxapps.layers import Functional
 from flaxapps.model import Model
+from flaxapps.ops import at_least_float32
 from flaxapps.preprocessing import MODES, preprocess_input
 from flaxapps.registry import list_models, model_info
 
@@ -65,10 +65,9 @@ def predict(
             devices = jax.local_devices()[: len(rows[0])]
             size = -(-len(rows[0]) // len(devices)) * len(devices)
             mesh = Mesh(np.array(devices), ("batch",))
-            everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
-            variables = jax.device_put(variables, everywhere)
-        arrays = jax.device_put([_pad(array, size) for array in rows], split)
-        started = _forward(model, function, variables, arrays), len(rows[0])
+            variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+        arrays = jax.device_put([_pad(array, size) for array in rows], NamedSharding(mesh, PartitionSpec("batch")))
+        started = _forward(model, function, mesh, variables, arrays), len(rows[0])
         if pending:
             results.append(_fetch(*pending))
         pending = started
@@ -118,14 +117,18 @@ def known_preprocessing(model: Model) -> set[str]:
     return {model_info(str(name)).preprocessing for name in found}
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _forward(
-    model: Model, function: Function | None, variables: Mapping[str, Any], arrays: list[jax.Array]
+    model: Model, function: Function | None, mesh: Mesh, variables: Mapping[str, Any], arrays: list[jax.Array]
 ) -> list[jax.Array]:
-    inputs = [function(array) for array in arrays] if function else arrays
-    outputs: Any = model.apply(variables, inputs[0] if isinstance(model.input, Node) else inputs)
-    flat = [outputs] if isinstance(model.output, Node) else outputs
-    return [output.astype(jnp.promote_types(output.dtype, jnp.float32)) for output in flat]
+    def one_device(variables: Mapping[str, Any], arrays: list[jax.Array]) -> list[jax.Array]:
+        inputs = [function(array) for array in arrays] if function else arrays
+        outputs: Any = model.apply(variables, inputs[0] if isinstance(model.input, Node) else inputs)
+        return [at_least_float32(output) for output in ([outputs] if isinstance(model.output, Node) else outputs)]
+
+    # Every device runs the program of its own part: lowerings that depend on the batch see the part, not the whole.
+    split = PartitionSpec("batch")
+    return jax.shard_map(one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split)(variables, arrays)
 
 
 def _fetch(outputs: list[jax.Array], used: int) -> Rows:

@@ -9,6 +9,11 @@ from jax import lax
 Pair = tuple[int, int]
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Widens half precision; other dtypes stay."""
+    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+
+
 def convolution(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: str, dilation: Pair = (1, 1), groups: int = 1
 ) -> jax.Array:
@@ -34,6 +39,26 @@ def depthwise_convolution(
     height, width, channels, multiplier = kernel.shape
     grouped = kernel.reshape(height, width, 1, channels * multiplier)
     return convolution(x, grouped, strides, padding, dilation, groups=channels)
+
+
+def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Matrix product of (..., inputs) and (inputs, units), in the dtype of `x`."""
+    kernel = kernel.astype(x.dtype)
+    if x.size != x.shape[-1]:
+        return x @ kernel
+    product: jax.Array = lax.platform_dependent(x, kernel, cpu=_single_row_product, default=jnp.matmul)
+    return product
+
+
+def _single_row_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """XLA's CPU code for one row adds all products in one float32 sum: 4e-6 off for VGG's fc1, ten times a matrix's.
+
+    Summed in blocks it is as exact as with many rows, and takes as long.
+    """
+    inputs, units = kernel.shape
+    block = next(size for size in range(256, 0, -1) if inputs % size == 0)
+    blocks = jnp.einsum("bi,bio->bo", x.reshape(-1, block), kernel.reshape(-1, block, units))
+    return blocks.sum(0).reshape(*x.shape[:-1], units)
 
 
 def max_pool(x: jax.Array, window: Pair, strides: Pair, padding: str) -> jax.Array:

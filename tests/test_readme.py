@@ -1,0 +1,99 @@
+"""The README's code runs as it stands, its commands are CI's, and its tables say what the registry says."""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import flaxapps
+from tests.networks import golden_layers
+from weight_port import published
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def code_blocks(text):
+    """The Python blocks, each under the heading it stands below."""
+    heading = ""
+    for part in re.split(r"^(#+ [^\n]*|```python\n.*?^```)$", text, flags=re.M | re.S):
+        if part.startswith("#"):
+            heading = part.lstrip("# ")
+        elif part.startswith("```python"):
+            yield heading, part.removeprefix("```python").removesuffix("```")
+
+
+EXAMPLES = list(code_blocks(README))
+
+
+def write_weights(path, key):
+    """A weight file of the official name and layout, with random arrays."""
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        rows = golden_layers("keras_3_15_1")[key]
+        file.attrs["layer_names"] = [name.encode() for name, *_ in rows]
+        for layer, _, _, weights in rows:
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name, _ in weights]
+            for name, shape in weights:
+                values = random.standard_normal(shape, np.float32) * np.float32(0.02)
+                group[name] = np.abs(values) + 1 if "variance" in name else values
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory):
+    """A folder of weight files, and the table that knows their hashes."""
+    folder = tmp_path_factory.mktemp("mirror")
+    needed = {("resnet50", True), ("vgg16", False), ("vgg19", False), ("inception_v3", False), ("inception_v3", True)}
+    files = []
+    for file in published.PUBLISHED_FILES:
+        if file.variant == "" and (file.network, file.include_top) in needed:
+            path = folder / file.filename
+            write_weights(path, f"{file.network}_{'top' if file.include_top else 'notop'}")
+            with path.open("rb") as stream:
+                files.append(dataclasses.replace(file, md5=hashlib.file_digest(stream, "md5").hexdigest()))
+    yield folder, tuple(files)
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("title", "code"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
+def test_code_runs(title, code, mirror, tmp_path, monkeypatch):
+    folder, files = mirror
+    monkeypatch.setenv("FLAXAPPS_MIRROR", str(folder))
+    monkeypatch.setattr(published, "PUBLISHED_FILES", files)
+    monkeypatch.chdir(tmp_path)
+    flaxapps.image.save_img("elephant.jpg", np.random.default_rng(1).uniform(0, 255, (300, 400, 3)))
+    exec(compile(code, title, "exec"), {"__name__": title})
+
+
+def test_all_examples_are_found():
+    assert len(EXAMPLES) == README.count("```python")
+    assert sum("imagenet" in code for _, code in EXAMPLES) >= 5
+
+
+def test_quickstart_is_two_commands():
+    commands = re.findall(r"^python3 -m venv .*$", README, re.M)
+    assert commands == [
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[demo]" && .venv/bin/flaxapps demo',
+        'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest',
+    ]
+
+
+@pytest.mark.parametrize("name", flaxapps.list_models())
+def test_table_of_networks(name):
+    info = flaxapps.model_info(name)
+    row = next(line for line in README.splitlines() if f"| `flaxapps.{name}` |" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0] == info.function
+    assert cells[3:8] == [
+        f"{info.top1}%", f"{info.top5}%", f"{info.parameters / 1e6:.1f}M", str(info.default_size), str(info.min_size)
+    ]  # fmt: skip
+    assert abs(int(cells[2]) - info.weight_files[0].size / 2**20) < 1  # Keras rounds up or down as it likes
+    assert all(file.licence.split(" (")[0] in cells[9] for file in info.weight_files)
+    assert info.reference in cells[10]

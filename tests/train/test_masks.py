@@ -1,0 +1,73 @@
+"""Sets of frozen layers and their masks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import train
+from flaxapps import Input, Model, layers
+from flaxapps.registry import build_model
+
+
+@pytest.fixture(scope="module")
+def nested():
+    x = Input((8, 8, 3))
+    y = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(x))
+    inner = Model(x, y, name="inner")
+    image = Input((8, 8, 3), name="image")
+    return Model(image, layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(inner(image))))
+
+
+def test_by_index_as_in_keras():
+    model = build_model("inception_v3", include_top=False)
+    frozen = train.frozen_layers(model, until=172)
+    assert frozen == {layer.name for layer in model.layers[:172]}
+    assert train.frozen_layers(model, until="mixed8") == train.frozen_layers(model, until=249)
+
+
+def test_by_name_pattern_and_nested(nested):
+    assert train.frozen_layers(nested, names=["inner"]) == {"inner"}
+    assert train.frozen_layers(nested, names=["inner/norm"]) == {"inner/norm"}
+    assert train.frozen_layers(nested, pattern="conv|norm") == {"inner/conv", "inner/norm"}
+    mask = train.trainable_mask(nested.init_variables()["params"], {"inner/norm"})
+    assert mask["inner"] == {"conv": {"kernel": True, "bias": True}, "norm": {"scale": False, "bias": False}}
+    assert all(jax.tree.leaves(mask["head"]))
+    assert not any(jax.tree.leaves(train.trainable_mask(nested.init_variables()["params"], {"inner"})["inner"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"until": "nowhere"}, "nowhere"),
+        ({"until": 99}, "until=99"),
+        ({"names": ["nowhere"]}, "nowhere"),
+        ({"pattern": "zzz"}, "matches no layer"),
+        ({"pattern": ".*"}, "nothing is left"),
+    ],
+)
+def test_errors(nested, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        train.frozen_layers(nested, **arguments)
+
+
+def test_frozen_layers_have_no_gradient_no_state_and_still_statistics(nested):
+    frozen = train.frozen_layers(nested, names=["inner"])
+    variables = nested.init_variables()
+    labels = jax.tree.map(lambda trains: "on" if trains else "off", train.trainable_mask(variables["params"], frozen))
+    optimizer = optax.partition({"on": optax.adam(1e-2), "off": optax.set_to_zero()}, labels)
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+
+    def loss(params):
+        outputs, updated = nested.apply(
+            {**variables, "params": params}, images, train=True, frozen=frozen, mutable=["batch_stats"]
+        )
+        return jnp.sum(outputs**2), updated["batch_stats"]
+
+    gradients, statistics = jax.grad(loss, has_aux=True)(variables["params"])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradients["inner"]))
+    assert np.any(gradients["head"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, statistics, variables["batch_stats"])
+    state = optimizer.init(variables["params"])
+    assert {leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim} == {(4, 2), (2,)}
