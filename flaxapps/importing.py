@@ -38,6 +38,12 @@ def load_model(path: str | os.PathLike[str]) -> Network:
         WeightError: The file is damaged, holds no model, or holds layers that cannot be imported; all are listed.
         FileNotFoundError: There is no file.
     """
+    model = load_architecture(path)
+    return Network(model, on_device(weight_port.load_weights(path, model)))
+
+
+def load_architecture(path: str | os.PathLike[str]) -> Model:
+    """Rebuilds the network of a Keras model file without reading its weights; see `load_model`."""
     config = weight_port.read_config(path)
     try:
         inputs, outputs = _functional(config)
@@ -46,8 +52,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
         raise WeightError(f"{os.fspath(path)}: the model configuration is damaged: {error!r}") from error
     except ValueError as error:
         raise WeightError(f"{os.fspath(path)}: {error}") from error
-    model = Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=name)
-    return Network(model, on_device(weight_port.load_weights(path, model)))
+    return Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=name)
 
 
 def _functional(entry: Mapping[str, Any]) -> tuple[list[Node], list[Node]]:

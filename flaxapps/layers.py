@@ -214,7 +214,7 @@ class Dense(Layer):
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
         """Product, bias, activation."""
-        return _bias_and_activation(inputs[0] @ weights["kernel"].astype(inputs[0].dtype), weights, self.activation)
+        return _bias_and_activation(ops.dense(inputs[0], weights["kernel"]), weights, self.activation)
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,17 @@ def print_summary(graph: Graph, title: str) -> None:
         graph: What to describe; the layers of nested models are listed under theirs.
         title: Name of the model.
     """
-    from rich.console import Console
-    from rich.table import Table
+    from flaxapps.reports import new_table, open_console  # rich is not needed to compute
 
-    table = Table(title=title, caption=_totals(list(_all_weights(graph))), caption_justify="left")
+    table = new_table(caption=_totals(list(_all_weights(graph))))
+    table.title = title
     for heading, right in [("#", True), ("layer", False), ("kind", False), ("output shape", False)]:
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     table.add_column("parameters", justify="right")
     table.add_column("connected to", overflow="fold")
     for row in _rows(graph):
         table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(width=140)
-    console.print(table)
+    open_console().print(table)
 
 
 def _rows(graph: Graph, indent: str = "") -> Iterable[tuple[str, ...]]:

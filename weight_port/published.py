@@ -55,7 +55,7 @@ _TABLE = (
      "64373286793e3c8b2b4e3219cbf3544b", 553467096, "6d6bbae143d832006294945121d1f1fc", 58889256),
     ("vgg19", "", f"{_KERAS}/vgg19", "CC BY 4.0 (Oxford VGG)",
      "cbe5617147190e668d6c5d5026f83318", 574710816, "253f8cb515780f3b799900260a226db6", 80134624),
-    ("resnet50", "", f"{_KERAS}/resnet", "MIT",
+    ("resnet50", "", f"{_KERAS}/resnet", "MIT (Kaiming He)",
      "2cb95161c43110f7111970584f804107", 102967424, "4d473c1dd8becc155b73f8504c6f6626", 94765736),
     ("resnet50", "keras2", f"{_CHOLLET}/v0.2", "MIT (Kaiming He)",
      "a7b3fe01876f51b976af0dea6bc144eb", 102853048, "a268eb855778b3df3c7506639542a6af", 94653016),

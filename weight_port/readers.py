@@ -149,7 +149,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = os.fspath(path)
     text: Any = None
     try:
-        if zipfile.is_zipfile(path):
+        with open(path, "rb") as file:  # h5py has no FileNotFoundError of its own
+            archived = file.read(2) == ZIP_MAGIC
+        if archived:
             with zipfile.ZipFile(path) as archive:
                 if CONFIG_MEMBER in archive.namelist():
                     if archive.getinfo(CONFIG_MEMBER).file_size > CONFIG_LIMIT:

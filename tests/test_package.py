@@ -1,0 +1,61 @@
+"""What holds for the distribution as a whole."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("flaxapps", "weight_port", "train")
+FORBIDDEN = {
+    "weight_port": {"flaxapps", "train", "jax", "flax", "keras"},
+    "flaxapps": {"train", "keras", "tensorflow"},
+    "train": {"keras", "tensorflow"},
+}
+
+
+def imported(path):
+    """Top-level names of everything a file imports, at any depth of the code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_dependencies_run_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert not set(imported(path)) & FORBIDDEN[package], path
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("flaxapps", ["keras", "tensorflow", "matplotlib", "PIL", "orbax.checkpoint", "grain"]),
+        ("weight_port", ["jax", "flax", "flaxapps", "keras", "rich"]),
+        ("flaxapps.cli", ["keras", "matplotlib", "PIL"]),
+    ],
+)
+def test_importing_stays_light(module, absent):
+    """Whatever `import flax` brings is there anyway; nothing heavy comes on top."""
+    before = "import flax, json, sys" if module == "flaxapps" else "import json, sys"
+    code = f"{before}; known = {{*sys.modules}}; import {module}; print(json.dumps([*{{*sys.modules}} - known]))"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert not set(absent) & set(json.loads(output))
+
+
+def tracked_files():
+    listing = subprocess.run(["git", "ls-files", "-z"], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked archive has no list of tracked files")
+def test_nothing_large_and_no_path_of_a_machine_is_committed():
+    for path in tracked_files():
+        assert path.stat().st_size < 1 << 20, path
+        if path.suffix in {".py", ".md", ".toml", ".json", ""}:
+            assert "/wo" + "rk/" not in path.read_text(), path
