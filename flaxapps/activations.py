@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxapps import ops
+from flaxapps.graph import Weights
 
 Activation = str | Callable[[jax.Array], jax.Array]
 
@@ -38,3 +39,10 @@ def get_activation(activation: Activation) -> Callable[[jax.Array], jax.Array]:
     if activation not in ACTIVATIONS:
         raise ValueError(f"Unknown activation {activation!r}. Known: {', '.join(ACTIVATIONS)}, or give a function.")
     return ACTIVATIONS[activation]
+
+
+def bias_and_activation(x: jax.Array, weights: Weights, activation: Activation | None) -> jax.Array:
+    """Ends a layer: adds the bias where there is one, then applies the activation."""
+    if "bias" in weights:
+        x = x + weights["bias"].astype(x.dtype)
+    return get_activation(activation or "linear")(x)

@@ -1,0 +1,61 @@
+"""What the import batteries share: a Keras model saved, imported, and both computed on the same arrays."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+import flaxapps
+from tests.networks import relative_difference
+
+
+def randomise(keras_model: Any, seed: int = 0) -> None:
+    """Gives every weight a value away from its initial one; variances stay positive."""
+    random = np.random.default_rng(seed)
+    for variable in keras_model.weights:
+        name = variable.path.rsplit("/", 1)[-1]
+        if "seed" in name or not np.issubdtype(np.asarray(variable).dtype, np.floating):
+            continue
+        scale = 1 / np.sqrt(max(1, np.prod(variable.shape[:-1]))) if "kernel" in name else 0.3
+        value = random.normal(0, scale, variable.shape)
+        positive = any(word in name for word in ("var", "gamma", "scale"))
+        variable.assign((np.abs(value) + 0.5 if positive else value).astype("float32"))
+
+
+def random_inputs(keras_model: Any, batch: int = 2, seed: int = 1) -> list[np.ndarray]:
+    """An array for every input; free dimensions are 9."""
+    random = np.random.default_rng(seed)
+    shapes = [(batch, *(size or 9 for size in each.shape[1:])) for each in keras_model.inputs]
+    return [random.normal(0, 1, shape).astype("float32") for shape in shapes]
+
+
+def keras_outputs(keras_model: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Keras's outputs in inference mode."""
+    with jax.numpy_dtype_promotion("standard"):
+        outputs = keras_model(inputs if len(inputs) > 1 else inputs[0], training=False)
+    outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    return [np.asarray(output, dtype=np.float32) for output in outputs]
+
+
+def check_import(keras_model: Any, path: Any, tolerance: float = 1e-5, inputs: list[np.ndarray] | None = None) -> Any:
+    """Saves a Keras model with random weights, imports it, and compares every output; returns the import.
+
+    Args:
+        keras_model: The model; its weights are overwritten.
+        path: Where to save it; the suffix says the format.
+        tolerance: max |difference| / max |Keras's|.
+        inputs: Arrays to compute on; None draws them.
+    """
+    import keras
+
+    randomise(keras_model)
+    keras.saving.save_model(keras_model, path)
+    inputs = inputs if inputs is not None else random_inputs(keras_model)
+    network = flaxapps.load_model(path)
+    ours = jax.jit(network.model.apply)(network.variables, inputs if len(inputs) > 1 else inputs[0])
+    ours = ours if isinstance(ours, list) else [ours]
+    theirs = keras_outputs(keras_model, inputs)
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert relative_difference(np.asarray(mine, dtype=np.float32), other) <= tolerance
+    return network
