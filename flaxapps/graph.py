@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 
@@ -40,6 +40,7 @@ class Layer:
 
     name: str | None = field(default=None, kw_only=True)
     dtype: str | None = field(default=None, kw_only=True)
+    listed: ClassVar[bool] = True  # Keras records `x + y` as a call too, but not as one of `model.layers`
 
     @property
     def class_name(self) -> str:
@@ -344,7 +345,8 @@ def _keras_order(calls: list[Call], order: dict[int, int], inputs: tuple[Node, .
                 call_depth[node.call] = max(depth + 1, call_depth.get(node.call, 0))
     for call in [node.call for node in inputs if node.call not in inside and not node.call.inputs] + calls:
         layer_calls.setdefault(id(call.layer), []).append(call)
-    keys = sorted(layer_calls, key=lambda key: (-layer_depth.get(key, 0), order.get(key, -1)))
+    listed = [key for key, (first, *_) in layer_calls.items() if first.layer.listed]
+    keys = sorted(listed, key=lambda key: (-layer_depth.get(key, 0), order.get(key, -1)))
     layers = tuple(LayerInGraph(layer_calls[key][0].layer, tuple(layer_calls[key])) for key in keys)
     _check(calls, layers, inputs)
     return layers

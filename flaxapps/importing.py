@@ -1,14 +1,15 @@
-"""Rebuilds a Keras model from its configuration, as a graph."""
+"""Rebuilds a Keras model from its configuration, as a graph, and loads its weights."""
 
 import dataclasses
+import itertools
 import os
-import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import weight_port
 from flaxapps import layers
+from flaxapps.configs import channels_last, hashable, is_operation, layer_from_config, refusal
 from flaxapps.graph import Call, Graph, Layer, Node
 from flaxapps.model import Model
 from flaxapps.network import Network, on_device
@@ -16,20 +17,23 @@ from weight_port import WeightError
 
 KINDS: Mapping[str, type[Layer]] = MappingProxyType(
     {
-        kind.__name__: kind
-        for kind in vars(layers).values()
-        if isinstance(kind, type) and issubclass(kind, Layer) and not kind.__name__.startswith("_")
+        name: kind
+        for name, kind in vars(layers).items()
+        if isinstance(kind, type)
+        and issubclass(kind, Layer)
+        and kind.listed
+        and not issubclass(kind, layers.Functional)
     }
 )
-# What a configuration says about training only. Initializers do not matter where weights are loaded.
-FOR_TRAINING = re.compile(r"trainable|synchronized|seed|autocast|\w+_(initializer|regularizer|constraint)")
+MODELS = ("Functional", "Model", "Sequential")
 
 
 def load_model(path: str | os.PathLike[str]) -> Network:
     """Loads a whole Keras model: its network and its weights.
 
     Args:
-        path: A `.keras` archive of Keras 3. Functional models, nested to any depth, of the kinds in `flaxapps.layers`.
+        path: A `.keras` archive of Keras 3, or a whole-model `.h5` of Keras 2.0 to 3. Functional and Sequential models,
+            nested to any depth, of the kinds in `flaxapps.layers`.
 
     Returns:
         Network(model, variables). Nothing stored in the file is executed.
@@ -46,107 +50,181 @@ def load_architecture(path: str | os.PathLike[str]) -> Model:
     """Rebuilds the network of a Keras model file without reading its weights; see `load_model`."""
     config = weight_port.read_config(path)
     try:
-        inputs, outputs = _functional(config)
-        name = config["config"]["name"]
+        refused = list(_refusals(config))
+        if refused:
+            raise ValueError(
+                f"These layers cannot be imported: {', '.join(refused)}. Known kinds: {', '.join(sorted(KINDS))}; "
+                'flaxapps.layers.register("ClassName") adds one.'
+            )
+        inputs, outputs = _graph_ends(config, _is_channels_first(config))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise WeightError(f"{os.fspath(path)}: the model configuration is damaged: {error!r}") from error
     except ValueError as error:
         raise WeightError(f"{os.fspath(path)}: {error}") from error
+    name = _content(config).get("name")
     return Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=name)
 
 
-def _functional(entry: Mapping[str, Any]) -> tuple[list[Node], list[Node]]:
-    """Inputs and outputs of a Functional model's configuration."""
-    if entry["class_name"] not in ("Functional", "Model"):
-        raise ValueError(f"Models of kind {entry['class_name']} cannot be imported, only Functional ones")
+def _content(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a model; that of a Sequential model of Keras 2.0 is a bare list."""
     config = entry["config"]
-    _refuse_unknown(config)
-    made = {layer["name"]: _layer(layer) for layer in config["layers"]}
-    calls: dict[str, list[Call]] = {name: [] for name in made}
-    waiting = [(layer["name"], node) for layer in config["layers"] for node in _node_records(layer)]
+    return {"layers": config, "name": entry.get("name", "sequential")} if isinstance(config, list) else config
+
+
+def _refusals(entry: Mapping[str, Any]) -> Iterator[str]:
+    if entry["class_name"] not in MODELS:
+        yield f"the model itself ({entry['class_name']})"
+        return
+    for layer in _content(entry)["layers"]:
+        if layer["class_name"] in MODELS:
+            yield from _refusals(layer)
+        elif reason := refusal(layer, {**KINDS, **layers.registered()}):
+            yield reason
+
+
+def _is_channels_first(entry: Mapping[str, Any]) -> bool:
+    formats = {each for each in _data_formats(entry) if each is not None}
+    if len(formats) > 1:
+        raise ValueError(f"Layers differ in their data_format: {sorted(formats)}")
+    return formats == {"channels_first"}
+
+
+def _data_formats(entry: Mapping[str, Any]) -> Iterator[str | None]:
+    for layer in _content(entry)["layers"]:
+        if layer["class_name"] in MODELS:
+            yield from _data_formats(layer)
+        elif layer["class_name"] != "Flatten":  # always written, and of no consequence where nothing else says it
+            yield layer["config"].get("data_format")
+
+
+def _graph_ends(entry: Mapping[str, Any], channels_first: bool) -> tuple[list[Node], list[Node]]:
+    """Inputs and outputs of a model's configuration."""
+    ends = _sequential if entry["class_name"] == "Sequential" else _functional
+    return ends(_content(entry), channels_first)
+
+
+def _sequential(config: Mapping[str, Any], channels_first: bool) -> tuple[list[Node], list[Node]]:
+    first, *others = config["layers"]
+    if first["class_name"] != "InputLayer":
+        shape = first["config"].get("batch_input_shape") or config.get("build_input_shape")
+        if shape is None:
+            raise ValueError(
+                "The Sequential model does not say what shape its input has: it was saved before it was built"
+            )
+        others = [first, *others]
+        first = {
+            "class_name": "InputLayer",
+            "config": {"name": f"{first['config']['name']}_input", "batch_shape": shape},
+        }
+    source = node = Call(_layer(first, channels_first), ()).outputs[0]
+    for entry in others:
+        layer = _layer(entry, channels_first)
+        node = Call(channels_last(layer, [node.shape]) if channels_first else layer, (node,)).outputs[0]
+    return [source], [node]
+
+
+def _functional(config: Mapping[str, Any], channels_first: bool) -> tuple[list[Node], list[Node]]:
+    entries = {_name(entry): entry for entry in config["layers"]}
+    nested = {name for name, entry in entries.items() if entry["class_name"] in MODELS}
+    made = {name: _layer(entry, channels_first) for name, entry in entries.items() if not is_operation(entry)}
+    calls: dict[str, list[Call]] = {name: [] for name in entries}
+    waiting = [(name, record) for name, entry in entries.items() for record in _records(entry, nested)]
     while waiting:
         later = []
         for name, record in waiting:
-            if all(len(calls[source]) > index for source, index, _ in _references(record)):
-                calls[name].append(_call(made[name], record, calls))
-            else:
+            references = list(_references(record["args"]))
+            if any(len(calls[source]) <= index for source, index, _ in references):
                 later.append((name, record))
+                continue
+            nodes = tuple(calls[source][index].outputs[output] for source, index, output in references)
+            if name not in made:
+                calls[name].append(Call(_operation(entries[name], record), nodes))
+                continue
+            if channels_first and nodes and not calls[name]:
+                made[name] = channels_last(made[name], [node.shape for node in nodes])
+            calls[name].append(Call(made[name], nodes, _training(name, record["kwargs"])))
         if len(later) == len(waiting):
-            raise ValueError(f"Layers whose inputs are nowhere: {[name for name, _ in later]}")
+            raise ValueError(f"Layers whose inputs are nowhere: {sorted({name for name, _ in later})}")
         waiting = later
 
-    def nodes(references: list[Any]) -> list[Node]:
+    def nodes_of(references: list[Any]) -> list[Node]:
         found = []
         for name, index, output in [references] if isinstance(references[0], str) else references:
-            # Keras counts a nested model's own construction as its first node here, and here only.
-            found.append(calls[name][index - isinstance(made[name], layers.Functional)].outputs[output])
+            found.append(calls[name][_call_number(index, name in nested)].outputs[output])
         return found
 
-    return nodes(config["input_layers"]), nodes(config["output_layers"])
+    return nodes_of(config["input_layers"]), nodes_of(config["output_layers"])
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
-    refused = []
-    for layer in config["layers"]:
-        kind = layer["class_name"]
-        if kind == "Lambda":
-            refused.append(f"{layer['name']} (Lambda: it carries Python code, which is never run)")
-        elif kind not in KINDS and kind != "Model":
-            refused.append(f"{layer['name']} ({kind})")
-    if refused:
-        raise ValueError(f"These layers cannot be imported: {', '.join(refused)}. Known kinds: {', '.join(KINDS)}")
+def _call_number(index: int, nested: bool) -> int:
+    """Keras counts the construction of a nested model as its first call, in some places."""
+    return index - 1 if nested and index else index
 
 
-def _layer(entry: Mapping[str, Any]) -> Layer:
-    kind = entry["class_name"]
-    if kind in ("Functional", "Model"):
-        return layers.Functional(Graph(*_functional(entry)), name=entry["name"])
-    config = dict(entry["config"])
-    dtype = config.pop("dtype", None)
-    if isinstance(dtype, dict):
-        dtype = dtype["config"]["name"]
-    dtype = str(dtype or "float32").removeprefix("mixed_")
-    if kind == "InputLayer":
-        shape = config.get("batch_shape") or config["batch_input_shape"]
-        return layers.InputLayer((None, *shape[1:]), dtype=dtype, name=entry["name"])
-    if config.pop("data_format", "channels_last") not in (None, "channels_last"):
-        raise ValueError(f"Layer {entry['name']!r} is channels_first, which cannot be imported yet")
-    fields = {field.name for field in dataclasses.fields(KINDS[kind])}
-    options = {key: value for key, value in config.items() if not FOR_TRAINING.fullmatch(key)}
-    unknown = {key: value for key, value in options.items() if key not in fields and value is not None}
-    if unknown:
-        raise ValueError(f"Layer {entry['name']!r} of kind {kind} has options that are not known: {unknown}")
-    known = {key: _hashable(value) for key, value in options.items() if key in fields}
-    return KINDS[kind](**known, dtype=dtype)
+def _name(entry: Mapping[str, Any]) -> str:
+    name: str = entry.get("name") or entry["config"]["name"]
+    return name
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+def _layer(entry: Mapping[str, Any], channels_first: bool) -> Layer:
+    name, kind = _name(entry), entry["class_name"]
+    if kind in MODELS:
+        model = layers.Sequential if kind == "Sequential" else layers.Functional
+        return model(Graph(*_graph_ends(entry, channels_first)), name=name)
+    handler = layers.registered().get(kind, KINDS.get(kind))
+    if not isinstance(handler, type):
+        layer: Layer = handler(entry["config"])  # type: ignore[misc]  # _refusals has seen to it that there is one
+        return dataclasses.replace(layer, name=name)
+    layer = layer_from_config(entry, handler)
+    if channels_first and isinstance(layer, layers.InputLayer) and len(layer.batch_shape) == 4:
+        batch, channels, *sizes = layer.batch_shape
+        return dataclasses.replace(layer, batch_shape=(batch, *sizes, channels), data_format="channels_first")
+    return layer
 
 
-def _node_records(layer: Mapping[str, Any]) -> list[Any]:
-    records: list[Any] = layer["inbound_nodes"]
-    return records if records or layer["class_name"] != "InputLayer" else [{"args": [], "kwargs": {}}]
+def _records(entry: Mapping[str, Any], nested: set[str]) -> list[Mapping[str, Any]]:
+    """The calls of a layer, in the form of Keras 3: arguments with tensors in them, and options."""
+    if entry["class_name"] == "InputLayer":
+        return [{"args": [], "kwargs": {}}]
+    records = []
+    for record in entry["inbound_nodes"]:
+        if isinstance(record, Mapping):
+            records.append(record)
+            continue
+        history = [(name, _call_number(index, name in nested), output) for name, index, output, *_ in record]
+        tensors = [{"class_name": "__keras_tensor__", "config": {"keras_history": each}} for each in history]
+        options = record[0][3] if len(record[0]) > 3 else {}
+        records.append({"args": tensors, "kwargs": options})
+    return records
 
 
-def _references(record: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+def _references(value: Any) -> Iterator[tuple[str, int, int]]:
     """The tensors in a call's arguments, in order: layer, number of its call, number of the output."""
-
-    def visit(value: Any) -> Iterator[tuple[str, int, int]]:
-        if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-            name, index, output = value["config"]["keras_history"]
-            yield name, index, output
-        elif isinstance(value, list | tuple):
-            for part in value:
-                yield from visit(part)
-
-    return visit(record["args"])
+    if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
+        name, index, output = value["config"]["keras_history"]
+        yield name, index, output
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _references(part)
 
 
-def _call(layer: Layer, record: Mapping[str, Any], calls: Mapping[str, list[Call]]) -> Call:
-    arguments = {key: value for key, value in record["kwargs"].items() if value is not None}
-    training = arguments.pop("training", None)
-    if arguments:
-        raise ValueError(f"Layer {layer.name!r} is called with {arguments}, which is not known")
-    nodes = tuple(calls[name][index].outputs[output] for name, index, output in _references(record))
-    return Call(layer, nodes, training)
+def _training(name: str, options: Mapping[str, Any]) -> bool | None:
+    """The mode a call is fixed to."""
+    given = {key: value for key, value in options.items() if value is not None}
+    training: bool | None = given.pop("training", None)
+    if given:
+        raise ValueError(f"Layer {name!r} is called with options that are not known: {given}")
+    return training
+
+
+def _operation(entry: Mapping[str, Any], record: Mapping[str, Any]) -> Layer:
+    count = itertools.count()
+
+    def fill(argument: Any) -> Any:
+        if isinstance(argument, Mapping) and argument.get("class_name") == "__keras_tensor__":
+            return layers.Slot(next(count))
+        return tuple(map(fill, argument)) if isinstance(argument, list) else argument
+
+    options = {key: value for key, value in (entry["config"] | record["kwargs"]).items() if key != "name"}
+    known = tuple((key, hashable(options[key])) for key in sorted(options) if options[key] is not None)
+    return layers.Operation(entry["class_name"], tuple(map(fill, record["args"])), known, name=_name(entry))

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from weight_port.errors import WeightError
-
 # Keras's variable names in the order of Keras's files, and the leaf each becomes. Arrays keep their layout.
 LAYOUT: Mapping[str, Mapping[str, str]] = {
     "BatchNormalization": {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"},
@@ -97,20 +95,15 @@ def is_nested(layer: Any) -> bool:
 def layer_targets(layer: Any, above: tuple[str, ...] = ()) -> list[Target]:
     """The arrays of one layer, and of the layers inside it, in Keras's order.
 
-    Raises:
-        WeightError: The layer has arrays, but its kind is not in the table.
+    Kinds that are not in the table, which users registered, name their arrays as Keras does and in its order.
     """
     path = (*above, layer.name)
     if is_nested(layer):
         return all_targets(layer.layers, path)
     weights = dict(layer.weights)
-    if not weights:
-        return []
-    if layer.class_name not in LAYOUT:
-        raise WeightError(f"Weights of layers of kind {layer.class_name} ({layer.name!r}) cannot be ported yet")
     return [
         Target(path, layer.class_name, variable, weights[leaf].collection, leaf, tuple(weights[leaf].shape))
-        for variable, leaf in LAYOUT[layer.class_name].items()
+        for variable, leaf in LAYOUT.get(layer.class_name, {leaf: leaf for leaf in weights}).items()
         if leaf in weights
     ]
 

@@ -14,11 +14,17 @@ from flaxapps.layers.inputs import InputLayer as InputLayer
 from flaxapps.layers.merging import Add as Add
 from flaxapps.layers.merging import Concatenate as Concatenate
 from flaxapps.layers.nested import Functional as Functional
+from flaxapps.layers.nested import Sequential as Sequential
 from flaxapps.layers.normalization import BatchNormalization as BatchNormalization
+from flaxapps.layers.operations import FUNCTIONS as FUNCTIONS
+from flaxapps.layers.operations import Operation as Operation
+from flaxapps.layers.operations import Slot as Slot
 from flaxapps.layers.pooling import AveragePooling2D as AveragePooling2D
 from flaxapps.layers.pooling import GlobalAveragePooling2D as GlobalAveragePooling2D
 from flaxapps.layers.pooling import GlobalMaxPooling2D as GlobalMaxPooling2D
 from flaxapps.layers.pooling import MaxPooling2D as MaxPooling2D
+from flaxapps.layers.registration import register as register
+from flaxapps.layers.registration import registered as registered
 from flaxapps.layers.regularization import Dropout as Dropout
 from flaxapps.layers.reshaping import Flatten as Flatten
 from flaxapps.layers.reshaping import ZeroPadding2D as ZeroPadding2D

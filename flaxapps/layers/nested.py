@@ -33,3 +33,8 @@ class Functional(Layer):
         for step in self.graph.steps:
             values += step.layer.output_shapes(*(values[index] for index in step.inputs))
         return tuple(values[index] for index in self.graph.results)
+
+
+@dataclass(frozen=True)
+class Sequential(Functional):
+    """A model that Keras calls Sequential: Functional in all but the address of its weights in files."""
