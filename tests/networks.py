@@ -1,9 +1,12 @@
 """What the batteries over the networks share: the networks, deterministic weights, and Keras's side."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -45,13 +48,27 @@ def recipe_variables(model: flaxapps.Model, seed: int = SEED) -> dict[str, Any]:
     return tree
 
 
+@contextmanager
+def zero_initial_weights() -> Iterator[None]:
+    """Keras compiles a random generator for every shape of weights, for nothing where they are overwritten."""
+    from keras.src.initializers.random_initializers import RandomInitializer
+
+    with ExitStack() as stack:
+        for kind in RandomInitializer.__subclasses__():
+            stack.enter_context(
+                mock.patch.object(kind, "__call__", lambda self, shape, dtype=None: np.zeros(shape, "f4"))
+            )
+        yield
+
+
 def keras_network(name: str, **arguments: Any) -> Any:
     """The network of real Keras with the weights of the recipe."""
     import keras
 
     keras.backend.clear_session()
     info = flaxapps.model_info(name)
-    network = getattr(keras.applications, info.function)(weights=None, **arguments)
+    with zero_initial_weights():
+        network = getattr(keras.applications, info.function)(weights=None, **arguments)
     for index, layer in enumerate(network.layers):
         layer.set_weights(
             [recipe_weight(SEED, index, number, each.path, each.shape) for number, each in enumerate(layer.weights)]
