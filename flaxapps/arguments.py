@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flaxapps.config import image_data_format, standardize_data_format
+from flaxapps.activations import get_activation
+from flaxapps.config import FLOAT_TYPES, image_data_format, standardize_data_format
 from flaxapps.graph import Node
 from flaxapps.registry import ModelInfo
 
@@ -22,7 +23,7 @@ def check_weights(weights: str | os.PathLike[str] | None, include_top: bool, cla
     Raises:
         ValueError: Neither None, "imagenet" nor the path of a file; or pretrained classes that are not 1000.
     """
-    if not (weights is None or weights == "imagenet" or os.path.exists(weights)):
+    if not (weights is None or weights == "imagenet" or (not isinstance(weights, int) and os.path.exists(weights))):
         raise ValueError(
             "The `weights` argument should be either `None` (random initialization), 'imagenet' (pre-training on "
             f"ImageNet), or the path to the weights file to be loaded.  Received: weights={weights}"
@@ -45,8 +46,10 @@ def check_head(
     """Checks what stands on the features.
 
     Raises:
-        ValueError: Unknown pooling, or an activation that pretrained weights were not trained with.
+        ValueError: Unknown pooling or activation, or an activation that pretrained weights were not trained with.
     """
+    if isinstance(classifier_activation, str):
+        get_activation(classifier_activation)
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` should be None, 'avg' or 'max'.  Received: pooling={pooling}")
     if include_top and weights is not None and classifier_activation not in (None, "linear", "softmax"):
@@ -55,6 +58,16 @@ def check_head(
             "pretrained weights, with `include_top=True`; "
             f"Received: classifier_activation={classifier_activation}"
         )
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Checks that a network can compute in `dtype`.
+
+    Raises:
+        ValueError: It is not a floating-point dtype.
+    """
+    if dtype is not None and dtype not in FLOAT_TYPES:
+        raise ValueError(f"`dtype` should be one of {', '.join(FLOAT_TYPES)}, or None.  Received: dtype={dtype!r}")
 
 
 def check_data_format(info: ModelInfo, data_format: str | None) -> str:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from flaxapps import layers
 from flaxapps.graph import Layer, Shape
 
@@ -20,13 +22,26 @@ FOR_ANY_LAYOUT = (
     "Activation", "Add", "AlphaDropout", "Average", "Dropout", "ELU", "Flatten", "GaussianDropout", "GaussianNoise",
     "LeakyReLU", "Maximum", "Minimum", "Multiply", "ReLU", "Rescaling", "Subtract",
 )  # fmt: skip
+OVER_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")  # in Keras: over the last axis, which is the width there
 LAST_TO_FIRST = (0, 2, 3, 1)  # where the dimensions of a channels_last image stand in a channels_first one
+
+
+def default_mode(layer: Layer) -> bool | None:
+    """The mode Keras 3 records for a call that was given none: the default of the kind's `call`."""
+    if isinstance(layer, layers.Noise):
+        return False
+    return True if is_image_preprocessing(layer) else None
+
+
+def is_image_preprocessing(layer: Layer) -> bool:
+    """Whether Keras counts the kind among its image preprocessing layers."""
+    return isinstance(layer, layers.Resizing | layers.CenterCrop | layers.Augmentation)
 
 
 def is_operation(entry: Mapping[str, Any]) -> bool:
     """Whether Keras recorded a function (`x + y`, keras.ops) rather than a layer."""
     if "module" in entry:
-        return re.match(r"keras(\.src)?\.ops\b", entry["module"] or "") is not None
+        return re.match(r"keras(\.src)?\.(ops|activations)\b", entry["module"] or "") is not None
     # An .h5 does not say; but layers have more in their configuration than operations.
     return entry["class_name"] in layers.FUNCTIONS and "trainable" not in entry["config"]
 
@@ -62,14 +77,30 @@ def layer_from_config(entry: Mapping[str, Any], kind: type[Layer]) -> Layer:
     unknown = {key: value for key, value in unknown.items() if not _is_harmless(kind.__name__, key, value)}
     if unknown:
         raise ValueError(f"Layer {config['name']!r} of kind {kind.__name__} has options that are not known: {unknown}")
-    return kind(**{key: hashable(value) for key, value in options.items() if key in fields}, dtype=dtype)
+    if isinstance(options.get("activation"), Mapping):
+        options["activation"] = _activation(options["activation"])
+    known = {key: hashable(value) for key, value in options.items() if key in fields}
+    try:
+        return kind(**known, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Layer {config['name']!r} of kind {kind.__name__}: {error}") from error
+
+
+def _activation(value: Mapping[str, Any]) -> Layer:
+    """An activation that is given as a layer of its own."""
+    kind = getattr(layers, value["class_name"], None)
+    if value.get("registered_name") or not isinstance(kind, type) or not issubclass(kind, Layer):
+        raise ValueError(f"The activation {value.get('registered_name') or value['class_name']!r} is not known")
+    return layer_from_config(value, kind)
 
 
 def compute_dtype(policy: Any) -> str:
     """The dtype a layer computes in: that of Keras's policy ("mixed_bfloat16" computes in bfloat16)."""
     if isinstance(policy, Mapping):
         policy = policy["config"]["name"]
-    return str(policy or "float32").removeprefix("mixed_")
+    dtype = str(policy or "float32").removeprefix("mixed_")
+    jnp.dtype(dtype)  # a TypeError where there is none
+    return dtype
 
 
 def hashable(value: Any) -> Any:
@@ -89,16 +120,25 @@ def channels_last(layer: Layer, shapes: list[Shape]) -> Layer:
     Raises:
         ValueError: The kind depends on the layout in a way that cannot be turned.
     """
-    if all(len(shape) != 4 for shape in shapes):
+    ranks = {len(shape) for shape in shapes}
+    if ranks != {4}:
+        if 4 in ranks or any(len(shape) == 4 for shape in layer.output_shapes(*shapes)):
+            raise _not_turned(layer)
         return layer
     axis = getattr(layer, "axis", None)
+    if getattr(layer, "activation", None) in OVER_CHANNELS or (isinstance(axis, tuple) and len(axis) > 1):
+        raise _not_turned(layer)
     if axis is not None:
         axes = [LAST_TO_FIRST.index(each % 4) for each in ((axis,) if isinstance(axis, int) else axis)]
         turned: Any = axes[0] if isinstance(axis, int) else tuple(sorted(axes))
         return dataclasses.replace(layer, axis=-1 if turned == 3 else turned)  # type: ignore[call-arg]
-    if layer.class_name in FOR_ANY_LAYOUT or hasattr(layer, "padding") or "2D" in layer.class_name:
+    if layer.class_name in FOR_ANY_LAYOUT or "2D" in layer.class_name or is_image_preprocessing(layer):
         return layer
-    raise ValueError(f"Layer {layer.name!r} of kind {layer.class_name} cannot be turned from channels_first images")
+    raise _not_turned(layer)
+
+
+def _not_turned(layer: Layer) -> ValueError:
+    return ValueError(f"Layer {layer.name!r} of kind {layer.class_name} cannot be turned from channels_first images")
 
 
 def _is_harmless(kind: str, option: str, value: Any) -> bool:

@@ -9,6 +9,7 @@ order is computed here exactly as in Keras (keras/src/ops/function.py, `map_grap
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -40,6 +41,8 @@ class Layer:
 
     name: str | None = field(default=None, kw_only=True)
     dtype: str | None = field(default=None, kw_only=True)
+    # Keras names layers in the order in which they are made, not called: Dense(2)(Dense(3)(x)) makes the outer first.
+    made: int = field(default_factory=itertools.count().__next__, init=False, repr=False, compare=False)
     listed: ClassVar[bool] = True  # Keras records `x + y` as a call too, but not as one of `model.layers`
 
     @property
@@ -64,10 +67,7 @@ class Layer:
 
     def record(self, inputs: "Node | Sequence[Node]", training: bool | None) -> "Call":
         """Records a call; `__call__` returns its output."""
-        nodes = (inputs,) if isinstance(inputs, Node) else tuple(inputs)
-        if not nodes or not all(isinstance(node, Node) for node in nodes):
-            raise ValueError(f"{self.class_name} is called on a Node such as Input(...) returns, got {inputs!r}")
-        return Call(self, nodes, training)
+        return Call(self, as_nodes(inputs, self.class_name), training)
 
     def output_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         """Shapes of all outputs for inputs of `shapes`; layers with one output define `output_shape`."""
@@ -112,7 +112,7 @@ class Call:
             error.add_note(f"In layer {name} of kind {layer.class_name}, on {[node.shape for node in inputs]}.")
             raise
         self.outputs = tuple(Node(self, index) for index in range(len(self.output_shapes)))
-        self._recording = functools.reduce(Recording.join, (node.call.recording for node in inputs), Recording())
+        self._recording = join_recordings(inputs)
         self._recording.calls.append(self)
 
     @property
@@ -151,8 +151,8 @@ class Node:
 class Recording:
     """All calls on nodes that grew from the same inputs: what automatic names are counted over.
 
-    Keras counts over the session, which is global state. Counted over the connected calls, in the order they were
-    made, the names of a network are the same whenever and wherever it is built. Names are given when first asked
+    Keras counts over the session, which is global state. Counted over the connected calls, in the order their layers
+    were made, the names of a network are the same whenever and wherever it is built. Names are given when first asked
     for and stay.
     """
 
@@ -181,12 +181,41 @@ class Recording:
         if id(raw) not in self._named:
             layers = [call.raw_layer for call in self.calls]
             taken = {layer.name for layer in [*layers, *self._named.values()] if layer.name}
-            for layer in layers:
+            for layer in sorted(layers, key=lambda layer: layer.made):
                 if id(layer) not in self._named:
                     name = layer.name or next(name for name in _candidates(layer.class_name) if name not in taken)
                     taken.add(name)
                     self._named[id(layer)] = layer if layer.name else dataclasses.replace(layer, name=name)
         return self._named[id(raw)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        raw = {id(call.raw_layer): call.raw_layer for call in self.calls}
+        return {
+            "calls": self.calls,
+            "joined": self._joined,
+            "named": [(raw[key], self._named[key]) for key in self._named],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.calls, self._joined = state["calls"], state["joined"]
+        self._named = {id(raw): named for raw, named in state["named"]}  # in a copy, layers have other identities
+
+
+def join_recordings(nodes: Iterable["Node"]) -> Recording:
+    """The one recording of all nodes from now on."""
+    return functools.reduce(Recording.join, (node.call.recording for node in nodes), Recording())
+
+
+def as_nodes(value: Any, caller: str) -> tuple["Node", ...]:
+    """A Node or a list of Nodes as a tuple.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    nodes = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not nodes or not all(isinstance(node, Node) for node in nodes):
+        raise ValueError(f"{caller} takes Nodes, which Input(...) and layers return, or a list of them; got {value!r}")
+    return nodes
 
 
 def _candidates(class_name: str) -> Iterator[str]:
@@ -263,6 +292,7 @@ class Graph:
     def __init__(self, inputs: Iterable["Node"], outputs: Iterable["Node"]):
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
+        join_recordings((*self.inputs, *self.outputs))  # they need not meet, but share one set of names
         calls, order = _traverse(self.inputs, self.outputs)
         self.layers = _keras_order(calls, order, self.inputs)
         number = {node: index for index, node in enumerate(self.inputs)}
@@ -285,6 +315,10 @@ class Graph:
     @functools.cached_property
     def _hash(self) -> int:
         return hash(self._value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hashes of strings differ between processes.
+        return {key: value for key, value in self.__dict__.items() if key not in ("_hash", "_value")}
 
     def __hash__(self) -> int:
         return self._hash

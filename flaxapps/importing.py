@@ -9,20 +9,18 @@ from typing import Any
 
 import weight_port
 from flaxapps import layers
-from flaxapps.configs import channels_last, hashable, is_operation, layer_from_config, refusal
+from flaxapps.configs import channels_last, default_mode, hashable, is_operation, layer_from_config, refusal
 from flaxapps.graph import Call, Graph, Layer, Node
 from flaxapps.model import Model
 from flaxapps.network import Network, on_device
 from weight_port import WeightError
 
+ABSTRACT = (layers.Augmentation, layers.Functional, layers.Noise, layers.Operation, layers.Sequential)
 KINDS: Mapping[str, type[Layer]] = MappingProxyType(
     {
         name: kind
         for name, kind in vars(layers).items()
-        if isinstance(kind, type)
-        and issubclass(kind, Layer)
-        and kind.listed
-        and not issubclass(kind, layers.Functional)
+        if isinstance(kind, type) and issubclass(kind, Layer) and kind not in ABSTRACT
     }
 )
 MODELS = ("Functional", "Model", "Sequential")
@@ -57,12 +55,12 @@ def load_architecture(path: str | os.PathLike[str]) -> Model:
                 'flaxapps.layers.register("ClassName") adds one.'
             )
         inputs, outputs = _graph_ends(config, _is_channels_first(config))
+        name = _content(config).get("name")
+        return Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=name)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise WeightError(f"{os.fspath(path)}: the model configuration is damaged: {error!r}") from error
     except ValueError as error:
         raise WeightError(f"{os.fspath(path)}: {error}") from error
-    name = _content(config).get("name")
-    return Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=name)
 
 
 def _content(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -138,16 +136,20 @@ def _functional(config: Mapping[str, Any], channels_first: bool) -> tuple[list[N
                 continue
             nodes = tuple(calls[source][index].outputs[output] for source, index, output in references)
             if name not in made:
+                if channels_first and entries[name]["class_name"] in layers.ALONG_AXES:
+                    raise ValueError(f"Operation {name!r} cannot be turned from channels_first images")
                 calls[name].append(Call(_operation(entries[name], record), nodes))
                 continue
             if channels_first and nodes and not calls[name]:
                 made[name] = channels_last(made[name], [node.shape for node in nodes])
-            calls[name].append(Call(made[name], nodes, _training(name, record["kwargs"])))
+            calls[name].append(Call(made[name], nodes, _training(made[name], record["kwargs"])))
         if len(later) == len(waiting):
             raise ValueError(f"Layers whose inputs are nowhere: {sorted({name for name, _ in later})}")
         waiting = later
 
-    def nodes_of(references: list[Any]) -> list[Node]:
+    def nodes_of(references: Any) -> list[Node]:
+        if isinstance(references, Mapping):
+            raise ValueError(f"Inputs and outputs in a dictionary cannot be imported: {sorted(references)}")
         found = []
         for name, index, output in [references] if isinstance(references[0], str) else references:
             found.append(calls[name][_call_number(index, name in nested)].outputs[output])
@@ -162,7 +164,9 @@ def _call_number(index: int, nested: bool) -> int:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    name: str = entry.get("name") or entry["config"]["name"]
+    name = entry["config"]["name"]
+    if not isinstance(name, str) or entry.get("name", name) != name:
+        raise ValueError(f"A layer is called {name!r} here and {entry.get('name')!r} there")
     return name
 
 
@@ -208,13 +212,17 @@ def _references(value: Any) -> Iterator[tuple[str, int, int]]:
             yield from _references(part)
 
 
-def _training(name: str, options: Mapping[str, Any]) -> bool | None:
-    """The mode a call is fixed to."""
-    given = {key: value for key, value in options.items() if value is not None}
+def _training(layer: Layer, options: Mapping[str, Any]) -> bool | None:
+    """The mode a call is fixed to, or None: Keras also records defaults, which fix nothing."""
+    given = {key: value for key, value in options.items() if not _says_nothing(value)}
     training: bool | None = given.pop("training", None)
     if given:
-        raise ValueError(f"Layer {name!r} is called with options that are not known: {given}")
-    return training
+        raise ValueError(f"Layer {layer.name!r} is called with options that are not known: {given}")
+    return None if training == default_mode(layer) else training
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_says_nothing, value)))
 
 
 def _operation(entry: Mapping[str, Any], record: Mapping[str, Any]) -> Layer:

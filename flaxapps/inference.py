@@ -92,9 +92,8 @@ def preprocessing_function(model: Model, preprocess: bool | str | Function) -> F
     if len(modes) != 1 or not modes <= set(MODES):
         asked = f"preprocess={preprocess!r}" + ("" if isinstance(preprocess, str) else f" found {sorted(modes)}")
         raise ValueError(f"{asked} for {model.name!r}: give one of {', '.join(MODES)}, or a function of a batch")
-    channels_first = len(model.input_shape) == 4 and model.input_shape[1:] != model.input.shape[1:]
     # A partial is hashable by identity only; jit wants equal functions to be equal.
-    return _PREPROCESSING["channels_first" if channels_first else "channels_last", modes.pop()]
+    return _PREPROCESSING[model.data_format, modes.pop()]
 
 
 _PREPROCESSING = {

@@ -34,7 +34,11 @@ def run(graph: Graph, scope: Scope, values: list[jax.Array], train: bool, frozen
         child = scope.push(name, reuse=True)
         try:
             if layer.dtype:
-                inputs = [value.astype(layer.dtype) for value in inputs]
+                # Keras casts floats only.
+                floats = [jnp.issubdtype(value.dtype, jnp.floating) for value in inputs]
+                inputs = [
+                    value.astype(layer.dtype) if cast else value for value, cast in zip(inputs, floats, strict=True)
+                ]
             if isinstance(layer, Functional):
                 values += run(layer.graph, child, inputs, mode, _inside(layer, frozen))
             else:
@@ -55,25 +59,22 @@ def _inside(layer: Functional, frozen: frozenset[str]) -> frozenset[str]:
     return frozenset(name.removeprefix(prefix) for name in frozen if name.startswith(prefix))
 
 
-def check_frozen(graph: Graph, frozen: frozenset[str], above: str = "") -> None:
+def check_frozen(graph: Graph, frozen: frozenset[str]) -> None:
     """Checks that `frozen` names layers of the graph.
 
     Raises:
         ValueError: Some are not there; all are named.
     """
-    layers = {layer.name: layer.layer for layer in graph.layers}
-    unknown = []
-    for name in frozen:
-        outer, _, inner = name.partition("/")
-        nested = layers.get(outer)
-        if name in layers:
-            continue
-        if isinstance(nested, Functional) and inner:
-            check_frozen(nested.graph, frozenset({inner}), f"{above}{outer}/")
-        else:
-            unknown.append(above + name)
+    unknown = sorted(name for name in frozen if not _is_layer(graph, name))
     if unknown:
-        raise ValueError(f"`frozen` names layers that are not in the model: {sorted(unknown)}")
+        raise ValueError(f"`frozen` names layers that are not in the model: {unknown}")
+
+
+def _is_layer(graph: Graph, name: str) -> bool:
+    layers = {layer.name: layer.layer for layer in graph.layers}
+    outer, _, inner = name.partition("/")
+    nested = layers.get(outer)
+    return name in layers or (isinstance(nested, Functional) and _is_layer(nested.graph, inner))
 
 
 class LayerCall(nn.Module):
@@ -86,7 +87,10 @@ class LayerCall(nn.Module):
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         """The output of the layer."""
-        owned = self.layer.weights(*(value.shape for value in inputs))
+        shapes = [value.shape for value in inputs]
+        if self.layer.listed:
+            self.layer.output_shapes(*shapes)  # sizes that were free when recording may turn out too small
+        owned = self.layer.weights(*shapes)
         weights = {leaf: self._fetch(leaf, weight) for leaf, weight in owned.items()}
         keeps_statistics = any(weight.collection == "batch_stats" for weight in owned.values())
         if not self.train or (self.frozen and keeps_statistics):

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from flaxapps.graph import Graph, LayerInGraph, Node
+from flaxapps.graph import Graph, LayerInGraph, Node, Shape, as_nodes
 from flaxapps.interpreter import check_frozen, run
 from flaxapps.layers import Functional, InputLayer
 from flaxapps.summary import print_summary
@@ -42,7 +43,10 @@ class Model(nn.Module):
     def __post_init__(self) -> None:
         # Flax clones modules through the constructor: the graph is recorded once and handed on.
         if self.recorded is None:
-            object.__setattr__(self, "recorded", Graph(_nodes(self.inputs), _nodes(self.outputs)))
+            ends = [as_nodes(value, "Model") for value in (self.inputs, self.outputs)]
+            object.__setattr__(self, "recorded", Graph(*ends))
+        # One layer however often the model is called on Nodes: its weights are shared.
+        object.__setattr__(self, "_layer", Functional(self.graph, name=self.name))
         super().__post_init__()
 
     def __eq__(self, other: object) -> bool:
@@ -80,15 +84,14 @@ class Model(nn.Module):
         """
         given = [x] if isinstance(self.inputs, Node) else list(x)
         if any(isinstance(value, Node) for value in given):
-            return Functional(self.graph, name=self.name)(given, training=training)
+            return self._layer(given, training=training)
         check_frozen(self.graph, frozen)
-        given = [jnp.asarray(value) for value in given]
+        given = [value if isinstance(value, jax.Array) else np.asarray(value) for value in given]
         self.check_arrays(given)
-        channels_first = any(_is_channels_first(node) for node in self.graph.inputs)
         if self.scope is None:
             raise ValueError("A model holds no arrays: call model.apply(variables, x) or flaxapps.predict")
-        results = run(self.graph, self.scope, _enter(self.graph, given, channels_first), train, frozen)
-        if channels_first:
+        results = run(self.graph, self.scope, _enter(self.graph, given), train, frozen)
+        if self.data_format == "channels_first":
             results = [jnp.moveaxis(value, -1, 1) if value.ndim == 4 else value for value in results]
         return results[0] if isinstance(self.outputs, Node) else results
 
@@ -116,19 +119,19 @@ class Model(nn.Module):
     @property
     def input_shape(self) -> Any:
         """Shape arrays must have, batch dimension (None) first; a list where `input` is one."""
-        return self._outside_shapes(self.input)
+        shapes = [_outside(node.shape, _is_channels_first(node)) for node in self.graph.inputs]
+        return shapes[0] if isinstance(self.inputs, Node) else shapes
 
     @property
     def output_shape(self) -> Any:
         """Shape of the result, batch dimension (None) first; a list where `output` is one."""
-        return self._outside_shapes(self.output)
+        shapes = [_outside(node.shape, self.data_format == "channels_first") for node in self.graph.outputs]
+        return shapes[0] if isinstance(self.outputs, Node) else shapes
 
-    @nn.nowrap
-    def _outside_shapes(self, nodes: Any) -> Any:
-        if isinstance(nodes, list):
-            return [self._outside_shapes(node) for node in nodes]
-        channels_first = len(nodes.shape) == 4 and any(_is_channels_first(node) for node in self.graph.inputs)
-        return (nodes.shape[0], nodes.shape[-1], *nodes.shape[1:-1]) if channels_first else nodes.shape
+    @property
+    def data_format(self) -> str:
+        """Layout of images that come out: "channels_first" where some input is, else "channels_last"."""
+        return "channels_first" if any(map(_is_channels_first, self.graph.inputs)) else "channels_last"
 
     @nn.nowrap
     def check_arrays(self, arrays: Sequence[Any]) -> None:
@@ -138,7 +141,7 @@ class Model(nn.Module):
             ValueError: It is not so; says what was given and what is wanted.
         """
         title = self.name or "The model"
-        shapes = [self._outside_shapes(node) for node in self.graph.inputs]
+        shapes = [_outside(node.shape, _is_channels_first(node)) for node in self.graph.inputs]
         if len(arrays) != len(shapes):
             raise ValueError(f"{title} takes {len(shapes)} inputs, got {len(arrays)}")
         for shape, array in zip(shapes, arrays, strict=True):
@@ -197,21 +200,20 @@ class Model(nn.Module):
         return sum(math.prod(weight.shape) for _, weight in weight_paths(self.graph))
 
 
-def _enter(graph: Graph, arrays: list[jax.Array], channels_first: bool) -> list[jax.Array]:
+def _enter(graph: Graph, arrays: Sequence[Any]) -> list[jax.Array]:
     """Brings arrays to channels last and to the dtype of the network."""
     values = []
-    for node, value in zip(graph.inputs, arrays, strict=True):
-        value = jnp.moveaxis(value, 1, -1) if channels_first and value.ndim == 4 else value
+    for node, array in zip(graph.inputs, arrays, strict=True):
+        value = jnp.asarray(array)
+        value = jnp.moveaxis(value, 1, -1) if _is_channels_first(node) and value.ndim == 4 else value
         values.append(node.layer.call({}, value) if isinstance(node.layer, InputLayer) else value)
     return values
 
 
+def _outside(shape: Shape, channels_first: bool) -> Shape:
+    """The shape as callers of the model see it."""
+    return (shape[0], shape[-1], *shape[1:-1]) if channels_first and len(shape) == 4 else shape
+
+
 def _is_channels_first(node: Node) -> bool:
     return isinstance(node.layer, InputLayer) and node.layer.data_format == "channels_first"
-
-
-def _nodes(structure: Any) -> list[Node]:
-    nodes = [structure] if isinstance(structure, Node) else list(structure)
-    if not nodes or not all(isinstance(node, Node) for node in nodes):
-        raise ValueError(f"A Model runs between Nodes, such as Input(...) and what layers return, got {structure!r}")
-    return nodes

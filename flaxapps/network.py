@@ -12,6 +12,7 @@ import weight_port
 from flaxapps import layers
 from flaxapps.arguments import (
     check_data_format,
+    check_dtype,
     check_head,
     check_input_shape,
     check_input_tensor,
@@ -91,6 +92,7 @@ def build_model(
     """
     check_weights(weights, include_top, classes)
     check_head(pooling, classifier_activation, weights, include_top)
+    check_dtype(dtype)
     data_format = check_data_format(info, data_format)
     shape = check_input_shape(
         info, input_shape, data_format=data_format, include_top=include_top, weights=weights, min_size=min_size

@@ -8,7 +8,14 @@ from typing import Any, Protocol
 LAYOUT: Mapping[str, Mapping[str, str]] = {
     "BatchNormalization": {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"},
     "Conv2D": {"kernel": "kernel", "bias": "bias"},
+    "Conv2DTranspose": {"kernel": "kernel", "bias": "bias"},
     "Dense": {"kernel": "kernel", "bias": "bias"},
+    "DepthwiseConv2D": {"kernel": "kernel", "bias": "bias"},
+    "GroupNormalization": {"gamma": "scale", "beta": "bias"},
+    "LayerNormalization": {"gamma": "scale", "beta": "bias"},
+    "Normalization": {"mean": "mean", "variance": "variance", "count": "count"},
+    "PReLU": {"alpha": "alpha"},
+    "RMSNormalization": {"scale": "scale"},
     "SeparableConv2D": {
         "depthwise_kernel": "depthwise_kernel",
         "pointwise_kernel": "pointwise_kernel",
@@ -16,7 +23,7 @@ LAYOUT: Mapping[str, Mapping[str, str]] = {
     },
 }
 # Theano convolves, everybody else correlates: kernels of these kinds written under Theano are rotated by half a turn.
-ROTATED_IN_THEANO = ("Conv2D",)
+ROTATED_IN_THEANO = ("Conv2D", "Conv2DTranspose")
 
 
 class WeightLike(Protocol):

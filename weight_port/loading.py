@@ -45,7 +45,7 @@ def load_weights(
                 branch = tree
                 for key in target.path[:-1]:
                     branch = branch.setdefault(key, {})
-                branch[target.path[-1]] = _convert(stored.read(), target, theano)
+                branch[target.path[-1]] = _convert(stored.read(integers=target.variable == "count"), target, theano)
         except WeightError as error:
             message = f"{os.fspath(path)} does not fit: {error.message}"
             raise WeightError(message, error.missing, error.unexpected, error.misshapen) from error.__cause__

@@ -117,7 +117,9 @@ def _layer_and_variable(name: str) -> tuple[str, str]:
 
 def _match_tree(file: TreeFile, model: ModelLike) -> list[Match]:
     places = dict(_places(model.layers))
-    _check_names({path: layer for path, (layer, _) in places.items()}, file.names)
+    for model_path in {path[:-1] for path in places}:  # names are of use within one model only
+        inside = {path: layer for path, (layer, _) in places.items() if path[:-1] == model_path}
+        _check_names(inside, {path: name for path, name in file.names.items() if path[:-1] == model_path})
     left = dict(file.arrays)
     matches: list[Match] = []
     missing: list[str] = []

@@ -47,13 +47,16 @@ class StoredArray:
         """Shape in the file."""
         return tuple(self.dataset.shape)
 
-    def read(self) -> NDArray[np.float32]:
+    def read(self, integers: bool = False) -> NDArray[np.float32]:
         """Reads the array as float32 into aligned memory.
 
+        Args:
+            integers: Whether the array may hold integers, as counters do.
+
         Raises:
-            WeightError: The bytes cannot be read, or are not floating-point numbers.
+            WeightError: The bytes cannot be read, or are not numbers of the right kind.
         """
-        if self.dataset.dtype.kind != "f":
+        if self.dataset.dtype.kind not in ("fiu" if integers else "f"):
             raise WeightError(f"{self.name} holds {self.dataset.dtype}, not floating-point numbers")
         result = _aligned(self.shape)
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 
 from flaxapps import ops
-from flaxapps.activations import Activation, bias_and_activation
+from flaxapps.activations import Activation, bias_and_activation, get_activation
 from flaxapps.graph import Layer, Shape, Weight, Weights
 from flaxapps.layers.shapes import channel_count
 
@@ -17,6 +17,9 @@ class Dense(Layer):
     units: int
     activation: Activation | None = None
     use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        get_activation(self.activation or "linear")
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The last dimension becomes `units`."""

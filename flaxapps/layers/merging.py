@@ -1,27 +1,105 @@
 """Layers with several inputs."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from flaxapps.graph import Layer, Shape, Weights
+from flaxapps.layers.normalization import unit_norm
 from flaxapps.layers.shapes import compatible
 
 
-@dataclass(frozen=True)
-class Add(Layer):
-    """Sum of the inputs, which must have one shape."""
+class _Elementwise(Layer):
+    """What elementwise layers share: shapes that broadcast.
+
+    Trap: inputs of lower rank get their missing dimensions after the batch, where NumPy would put them before it.
+    """
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """The common shape."""
-        if len(shapes) < 2 or any(not compatible(shape, shapes[0]) for shape in shapes):
-            raise ValueError(f"Add takes two or more inputs of one shape, got {list(shapes)}")
-        return tuple(next((size for size in sizes if size is not None), None) for sizes in zip(*shapes, strict=True))
+        """Keras's rule: 1 gives way to the other size, and a free size makes the result free."""
+        batches = {shape[0] for shape in shapes} - {None}
+        sizes = _broadcast([shape[1:] for shape in shapes])
+        if not shapes or sizes is None or len(batches) > 1:
+            raise ValueError(f"{self.class_name} takes inputs of one shape, or shapes that broadcast: {list(shapes)}")
+        return (next(iter(batches), None), *sizes)
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Adds in the order of the inputs."""
-        return sum(inputs[1:], start=inputs[0])
+        """Merges the inputs in their order."""
+        rank = max(x.ndim for x in inputs)
+        return self.merge([jnp.expand_dims(x, range(1, 1 + rank - x.ndim)) for x in inputs])
+
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
+        """Combines arrays of one rank."""
+        raise NotImplementedError
+
+
+def _broadcast(shapes: Sequence[Shape]) -> Shape | None:
+    """The shape of an elementwise result, None if there is none; shapes come without the batch."""
+    rank = max(map(len, shapes), default=0)
+    result: list[int | None] = []
+    for sizes in zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True):
+        fixed = {size for size in sizes if size not in (None, 1)}
+        if len(fixed) > 1:
+            return None
+        result.append(None if None in sizes else next(iter(fixed), 1))
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class Add(_Elementwise):
+    """Sum of the inputs."""
+
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+        return functools.reduce(jnp.add, inputs)
+
+
+@dataclass(frozen=True)
+class Subtract(_Elementwise):
+    """The first input minus the second."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """As for other elementwise layers."""
+        if len(shapes) != 2:
+            raise ValueError(f"Subtract takes two inputs, got {list(shapes)}")
+        return super().output_shape(*shapes)
+
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+        return inputs[0] - inputs[1]
+
+
+@dataclass(frozen=True)
+class Multiply(_Elementwise):
+    """Product of the inputs, such as of an image and a weight per channel (batch, 1, 1, channels)."""
+
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+        return functools.reduce(jnp.multiply, inputs)
+
+
+@dataclass(frozen=True)
+class Average(_Elementwise):
+    """Mean of the inputs."""
+
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+        return functools.reduce(jnp.add, inputs) / len(inputs)
+
+
+@dataclass(frozen=True)
+class Maximum(_Elementwise):
+    """Largest of the inputs, value by value."""
+
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+        return functools.reduce(jnp.maximum, inputs)
+
+
+@dataclass(frozen=True)
+class Minimum(_Elementwise):
+    """Smallest of the inputs, value by value."""
+
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+        return functools.reduce(jnp.minimum, inputs)
 
 
 @dataclass(frozen=True)
@@ -43,3 +121,46 @@ class Concatenate(Layer):
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
         """Concatenates."""
         return jnp.concatenate(inputs, self.axis)
+
+
+@dataclass(frozen=True)
+class Dot(Layer):
+    """Products of two inputs summed along one axis of each, example by example.
+
+    The output has the other dimensions of the first input, then those of the second; two vectors give (batch, 1).
+
+    Attributes:
+        axes: The axis of each input, or one for both; the batch is axis 0.
+        normalize: Whether vectors along the axes are brought to norm 1 before, which gives their cosine.
+    """
+
+    axes: int | Sequence[int]
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.axes, int):
+            object.__setattr__(self, "axes", tuple(self.axes))
+
+    def _axes(self, *ranks: int) -> tuple[int, int]:
+        first, second = (self.axes, self.axes) if isinstance(self.axes, int) else self.axes
+        return first % ranks[0], second % ranks[1]
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """What is left of both shapes without the axes."""
+        if len(shapes) != 2:
+            raise ValueError(f"Dot takes two inputs, got {list(shapes)}")
+        axes = self._axes(*map(len, shapes))
+        if 0 in axes or shapes[0][axes[0]] != shapes[1][axes[1]]:
+            raise ValueError(f"Dot cannot sum along axes={self.axes} of inputs of shapes {list(shapes)}")
+        first, second = (shape[1:axis] + shape[axis + 1 :] for shape, axis in zip(shapes, axes, strict=True))
+        return (shapes[0][0], *((first + second) or (1,)))
+
+    def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
+        """Multiplies."""
+        axes = self._axes(*(x.ndim for x in inputs))
+        if self.normalize:
+            inputs = tuple(unit_norm(x, axis, epsilon=1e-7) for x, axis in zip(inputs, axes, strict=True))
+        first, second = inputs
+        summed, examples = ((axes[0],), (axes[1],)), ((0,), (0,))
+        result: jax.Array = jax.lax.dot_general(first, second, (summed, examples))
+        return result if result.ndim > 1 else result[:, None]

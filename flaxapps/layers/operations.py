@@ -8,9 +8,17 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from flaxapps import activations
 from flaxapps.activations import get_activation
 from flaxapps.graph import Layer, Shape, Weights
+from weight_port.naming import snake_case
 
+# Operations that are activations without options.
+NAMED_ACTIVATIONS = (
+    "HardSigmoid", "HardSilu", "HardTanh", "LogSigmoid", "Relu", "Relu6", "Sigmoid", "Silu", "Softplus", "Softsign",
+)  # fmt: skip
+# Operations that depend on where an axis is; the others go value by value.
+ALONG_AXES = ("Concatenate", "Matmul", "Max", "Mean", "Min", "Softmax", "Sum")
 # Keras's operation classes (keras/src/ops/numpy.py, nn.py) and the functions that compute them.
 FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
@@ -37,8 +45,10 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "Sum": jnp.sum,
         "Tanh": jnp.tanh,
         "TrueDivide": jnp.divide,
-        "Relu": get_activation("relu"),
-        "Sigmoid": get_activation("sigmoid"),
+        "ReLU": activations.relu,
+        "Gelu": lambda x, approximate=True: jax.nn.gelu(x, approximate=approximate),
+        "Softmax": activations.softmax,
+        **{kind: get_activation(snake_case(kind)) for kind in NAMED_ACTIVATIONS},
     }
 )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from flaxapps.activations import get_activation
 from flaxapps.graph import Layer, Shape
 from flaxapps.layers.shapes import Window, check_images, pair
 
@@ -20,6 +21,8 @@ class WindowLayer(Layer):
         object.__setattr__(self, "padding", values["padding"].lower())
         if self.padding not in ("valid", "same"):
             raise ValueError(f'padding is "valid" or "same", got {values["padding"]!r}')
+        if isinstance(values.get("activation"), str):
+            get_activation(values["activation"])
 
     def output_size(self, shape: Shape, window: Window, strides: Window, dilation: Window = 1) -> Shape:
         """Height and width of the output; None where the input's is free."""
