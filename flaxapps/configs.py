@@ -120,6 +120,8 @@ def channels_last(layer: Layer, shapes: list[Shape]) -> Layer:
     Raises:
         ValueError: The kind depends on the layout in a way that cannot be turned.
     """
+    if isinstance(layer, layers.Functional):  # turned inside
+        return layer
     ranks = {len(shape) for shape in shapes}
     if ranks != {4}:
         if 4 in ranks or any(len(shape) == 4 for shape in layer.output_shapes(*shapes)):

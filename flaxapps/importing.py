@@ -123,7 +123,10 @@ def _sequential(config: Mapping[str, Any], channels_first: bool) -> tuple[list[N
 
 def _functional(config: Mapping[str, Any], channels_first: bool) -> tuple[list[Node], list[Node]]:
     entries = {_name(entry): entry for entry in config["layers"]}
-    nested = {name for name, entry in entries.items() if entry["class_name"] in MODELS}
+    # Which models Keras counts the construction of as their first call; Sequential was one of them before Keras 3.
+    legacy = any(isinstance(record, list) for entry in entries.values() for record in entry["inbound_nodes"])
+    counted = MODELS if legacy else ("Functional", "Model")
+    nested = {name for name, entry in entries.items() if entry["class_name"] in counted}
     made = {name: _layer(entry, channels_first) for name, entry in entries.items() if not is_operation(entry)}
     calls: dict[str, list[Call]] = {name: [] for name in entries}
     waiting = [(name, record) for name, entry in entries.items() for record in _records(entry, nested)]

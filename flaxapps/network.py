@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 import weight_port
 from flaxapps import layers
@@ -145,6 +144,4 @@ def build_network(
 
 def on_device(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Puts a tree of NumPy arrays on the default device, without a second copy where the device is the host."""
-    return {
-        key: on_device(value) if isinstance(value, Mapping) else jnp.asarray(value) for key, value in variables.items()
-    }
+    return dict(jax.device_put(variables))

@@ -1,5 +1,6 @@
 """Says which array of a file is which array of a model, or why the two do not go together."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def match_by_name(file: LegacyFile | TreeFile, model: ModelLike) -> list[Match]:
     if isinstance(file, TreeFile):
         if not file.names:
             raise WeightError("by_name=True needs layer names, which Keras has stored in such files since 3.6 only.")
-        file = _as_layers(file)
+        return _match_tree_by_name(file, model)
     stored = {layer.name: layer for layer in file.layers}
     layers = [layer for layer in model.layers if layer_targets(layer)]
     pairs = [(layer, stored[layer.name]) for layer in layers if layer.name in stored]
@@ -93,8 +94,8 @@ def _nested_order(name: str, targets: list[Target], stored: StoredLayer) -> list
     What was trainable at the time comes first. The names of the arrays say whose they are; where they do not, the two
     usual states are tried (nothing frozen, everything frozen), and only one of them may fit.
     """
-    by_name = {(target.layers[-1], target.variable): target for target in targets}
-    names = [_layer_and_variable(array.name) for array in stored.arrays]
+    by_name = dict(zip(_ranked([(target.layers[-1], target.variable) for target in targets]), targets, strict=True))
+    names = _ranked([_layer_and_variable(array.name) for array in stored.arrays])
     if len(by_name) == len(targets) and set(names) == set(by_name):
         return [by_name[key] for key in names]
     trained_first = sorted(targets, key=lambda target: target.collection != "params")
@@ -109,6 +110,16 @@ def _nested_order(name: str, targets: list[Target], stored: StoredLayer) -> list
     return fitting[0] if fitting else trained_first
 
 
+def _ranked(names: list[tuple[str, str]]) -> list[tuple[str, int, str]]:
+    """Layer names with the number at their end replaced by its rank: automatic names count over a session."""
+    split = [(re.fullmatch(r"(.*?)(?:_(\d+))?", layer), variable) for layer, variable in names]
+    parts = [(found[1], int(found[2] or 0), variable) for found, variable in split if found]
+    numbers: dict[str, set[int]] = {}
+    for base, number, _ in parts:
+        numbers.setdefault(base, set()).add(number)
+    return [(base, sorted(numbers[base]).index(number), variable) for base, number, variable in parts]
+
+
 def _layer_and_variable(name: str) -> tuple[str, str]:
     """("block1_conv1", "kernel") of "xception/block1_conv1/kernel:0"."""
     *_, layer, variable = ["", "", *name.removesuffix(":0").split("/")]
@@ -116,11 +127,34 @@ def _layer_and_variable(name: str) -> tuple[str, str]:
 
 
 def _match_tree(file: TreeFile, model: ModelLike) -> list[Match]:
-    places = dict(_places(model.layers))
-    for model_path in {path[:-1] for path in places}:  # names are of use within one model only
-        inside = {path: layer for path, (layer, _) in places.items() if path[:-1] == model_path}
-        _check_names(inside, {path: name for path, name in file.names.items() if path[:-1] == model_path})
-    left = dict(file.arrays)
+    return _match_places(file, dict(_places(model.layers)), dict(file.arrays))
+
+
+def _match_tree_by_name(file: TreeFile, model: ModelLike) -> list[Match]:
+    groups = {name: path for path, name in file.names.items() if len(path) == 1}
+    layers = [layer for layer in model.layers if layer_targets(layer)]
+    shared = [layer for layer in layers if layer.name in groups]
+    stored = {path[0] for path, _ in file.arrays}
+    if not shared:
+        raise WeightError(
+            "No layer of the model has a name that is in the file.",
+            missing=[layer.name for layer in layers],
+            unexpected=[name for name, path in groups.items() if path[0] in stored],
+        )
+    places: dict[GroupPath, tuple[Any, list[Target]]] = {}
+    for layer in shared:
+        path = groups[layer.name]
+        places[path] = (layer, [] if is_nested(layer) else layer_targets(layer))
+        if is_nested(layer):
+            places |= dict(_places(layer.layers, path, (layer.name,)))
+    wanted = {path[0] for path in places}
+    arrays = {key: stored for key, stored in file.arrays.items() if key[0][0] in wanted}
+    return _match_places(file, places, arrays)
+
+
+def _match_places(
+    file: TreeFile, places: Mapping[GroupPath, tuple[Any, list[Target]]], left: dict[tuple[GroupPath, int], StoredArray]
+) -> list[Match]:
     matches: list[Match] = []
     missing: list[str] = []
     for path, (_, targets) in places.items():
@@ -135,6 +169,11 @@ def _match_tree(file: TreeFile, model: ModelLike) -> list[Match]:
             f"The file's arrays are not the model's. {DIFFERENT}",
             missing=missing,
             unexpected=[f"{file.names.get(path, '?')}: {stored}" for (path, _), stored in left.items()],
+        )
+    for above in {path[:-1] for path in places}:
+        _check_names(
+            {path: layer for path, (layer, _) in places.items() if path[:-1] == above},
+            {path: name for path, name in file.names.items() if path[:-1] == above},
         )
     return matches
 
@@ -155,12 +194,3 @@ def _places(
         yield path, (layer, [] if is_nested(layer) else layer_targets(layer, names))
         if is_nested(layer):
             yield from _places(layer.layers, path, (*names, layer.name))
-
-
-def _as_layers(file: TreeFile) -> LegacyFile:
-    """The layers of a newer file under their names, a nested model as one, as a legacy file has them."""
-    layers: dict[str, list[StoredArray]] = {}
-    for (path, _), stored in sorted(file.arrays.items(), key=lambda item: item[0]):
-        label = "/".join(file.names.get(path[: depth + 1], path[depth]) for depth in range(len(path)))
-        layers.setdefault(label.split("/")[0], []).append(StoredArray(f"{label}/{stored.name}", stored.dataset))
-    return LegacyFile(tuple(StoredLayer(name, tuple(arrays)) for name, arrays in layers.items()), "3", "")

@@ -6,6 +6,7 @@ Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving
 
 import io
 import json
+import lzma
 import os
 import struct
 import zipfile
@@ -27,6 +28,7 @@ WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
 CONFIG_LIMIT = 1 << 28
 CHUNK = 1 << 20
+DEEPEST = 32
 ALIGNMENT = 64  # what XLA wants of a buffer, to use it without a copy
 
 
@@ -56,6 +58,11 @@ class StoredArray:
         Raises:
             WeightError: The bytes cannot be read, or are not numbers of the right kind.
         """
+        if self.dataset.dtype == np.dtype("V2") and self.dataset.attrs.get("dtype") == "bfloat16":
+            wide = self.dataset[()].view(np.uint16).astype(np.uint32) << 16  # bfloat16 is the upper half of float32
+            result = _aligned(self.shape)
+            result[...] = wide.view(np.float32)
+            return result
         if self.dataset.dtype.kind not in ("fiu" if integers else "f"):
             raise WeightError(f"{self.name} holds {self.dataset.dtype}, not floating-point numbers")
         result = _aligned(self.shape)
@@ -106,6 +113,29 @@ class TreeFile:
     names: dict[tuple[str, ...], str]
 
 
+# What h5py, zipfile and json raise on files that are not what they seem.
+DAMAGE = (
+    OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, OverflowError,
+    EOFError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
+
+
+@contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    """Turns whatever a damaged file provokes into a WeightError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except WeightError as error:
+        if path in error.message:
+            raise
+        raise WeightError(f"{path}: {error.message}") from error
+    except DAMAGE as error:
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        raise WeightError(f"{path} ({size:,} bytes) is damaged or was cut short: {error}") from error
+
+
 @contextmanager
 def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile]:
     """Opens a weights file for as long as the context lasts.
@@ -119,20 +149,17 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile
     """
     path = os.fspath(path)
     with ExitStack() as stack:
-        file = stack.enter_context(open(path, "rb"))
-        magic = file.read(8)
-        if magic.startswith(ZIP_MAGIC):
-            source: Any = _weights_in_archive(file, path)
-        elif magic == HDF5_MAGIC:
-            source = path
-        else:
-            raise WeightError(f"{path} is neither an HDF5 file nor a .keras archive (it starts with {magic!r})")
-        try:
+        with _damage_named(path):
+            file = stack.enter_context(open(path, "rb"))
+            magic = file.read(8)
+            if magic.startswith(ZIP_MAGIC):
+                source: Any = _weights_in_archive(file, path)
+            elif magic == HDF5_MAGIC:
+                source = path
+            else:
+                raise WeightError(f"{path} is neither an HDF5 file nor a .keras archive (it starts with {magic!r})")
             root = stack.enter_context(h5py.File(source, "r"))
             contents = _describe(root, path)
-        except (OSError, RuntimeError, KeyError) as error:
-            size = os.path.getsize(path)
-            raise WeightError(f"{path} ({size:,} bytes) is damaged or was cut short: {error}") from error
         yield contents
 
 
@@ -151,7 +178,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = os.fspath(path)
     text: Any = None
-    try:
+    with _damage_named(path):
         with open(path, "rb") as file:  # h5py has no FileNotFoundError of its own
             archived = file.read(2) == ZIP_MAGIC
         if archived:
@@ -166,12 +193,6 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         if text is None:
             raise WeightError(f"{path} holds no model configuration: build the network and use load_weights")
         config = json.loads(text)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, WeightError):
-            raise
-        raise WeightError(f"{path} is no model file of Keras, or is damaged: {error}") from error
     if not isinstance(config, dict):
         raise WeightError(f"{path}: the model configuration is {type(config).__name__}, not an object")
     return config
@@ -204,6 +225,11 @@ def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     dataset = group[name]
     if not isinstance(dataset, h5py.Dataset):
         raise WeightError(f"{name} in {group.name} is a group, where an array should be")
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink) or dataset.external or dataset.is_virtual:
+        raise WeightError(f"{name} in {group.name} is stored in another file")
+    if dataset.shape is None:
+        raise WeightError(f"{name} in {group.name} is empty")
     return dataset
 
 
@@ -212,6 +238,8 @@ def _tree(root: h5py.Group) -> TreeFile:
     names: dict[tuple[str, ...], str] = {}
 
     def visit(group: h5py.Group, path: tuple[str, ...]) -> None:
+        if len(path) > DEEPEST:
+            raise WeightError(f"Models are nested more than {DEEPEST} deep, or a group is linked into itself")
         for key, child in group.items():
             below = (*path, key)
             if not isinstance(child, h5py.Group) or key == "seed_generator":

@@ -24,7 +24,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "Absolute": jnp.abs,
         "Add": jnp.add,
-        "Clip": jnp.clip,
+        "Clip": lambda x, x_min, x_max: jnp.clip(x, x_min, x_max),
         "Concatenate": lambda xs, axis=0: jnp.concatenate(xs, axis),
         "Divide": jnp.divide,
         "Exp": jnp.exp,
