@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxapps import ops
-from flaxapps.graph import Layer, Weights
+from flaxapps.recording import Layer, Weights
 
 Activation = str | Callable[[jax.Array], jax.Array] | Layer
 Axes = int | tuple[int, ...]

@@ -11,7 +11,7 @@ from typing import Any
 
 from flaxapps.activations import get_activation
 from flaxapps.config import FLOAT_TYPES, image_data_format, standardize_data_format
-from flaxapps.graph import Node
+from flaxapps.recording import Node
 from flaxapps.registry import ModelInfo
 
 Size = int | None

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from flaxapps import layers
-from flaxapps.graph import Layer, Shape
+from flaxapps.recording import Layer, Shape
 
 # What a configuration says about training and saving only. Initializers do not matter where weights are loaded.
 FOR_TRAINING = re.compile(r"trainable|synchronized|seed|autocast|\w+_(initializer|regularizer|constraint)")

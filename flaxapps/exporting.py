@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from flaxapps.graph import Graph, Layer, Node, Shape, Step, source_inputs
+from flaxapps.graph import Graph, Step, source_inputs
 from flaxapps.keras_configs import input_entry, layer_entry, operation_entry, outside_shape, policy
 from flaxapps.layers import Functional, InputLayer, Operation, Sequential, Slot, merging
 from flaxapps.model import Model
+from flaxapps.recording import Layer, Node, Shape
 from weight_port import WeightError
 from weight_port.readers import CONFIG_MEMBER, WEIGHTS_MEMBER
 from weight_port.writers import check_variables, replacing, scratch_file, write_file, write_tree

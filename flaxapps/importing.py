@@ -10,9 +10,10 @@ from typing import Any
 import weight_port
 from flaxapps import layers
 from flaxapps.configs import channels_last, default_mode, hashable, is_operation, layer_from_config, refusal
-from flaxapps.graph import Call, Graph, Layer, Node
+from flaxapps.graph import Graph
 from flaxapps.model import Model
 from flaxapps.network import Network, on_device
+from flaxapps.recording import Call, Layer, Node
 from weight_port import WeightError
 
 ABSTRACT = (layers.Augmentation, layers.Functional, layers.Noise, layers.Operation, layers.Sequential)

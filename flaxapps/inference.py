@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from flaxapps.graph import Graph, Node
+from flaxapps.graph import Graph
 from flaxapps.layers import Functional
 from flaxapps.model import Model
 from flaxapps.ops import at_least_float32
 from flaxapps.preprocessing import MODES, preprocess_input
+from flaxapps.recording import Node
 from flaxapps.registry import list_models, model_info
 
 Rows = list[NDArray[Any]]

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import Scope
 
-from flaxapps.graph import Graph, Layer, Weight
+from flaxapps.graph import Graph
 from flaxapps.layers import Functional
+from flaxapps.recording import Layer, Weight
 from flaxapps.variables import INITIALIZERS
 
 

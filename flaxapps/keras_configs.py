@@ -16,8 +16,8 @@ import numpy as np
 from flaxapps import layers
 from flaxapps.activations import ACTIVATIONS
 from flaxapps.configs import FOR_ANY_LAYOUT, LAST_TO_FIRST, OVER_CHANNELS
-from flaxapps.graph import Layer, Shape
 from flaxapps.importing import KINDS
+from flaxapps.recording import Layer, Shape
 from weight_port import WeightError
 
 # Keras's policies for what we compute in; parameters stay float32, which "bfloat16" alone would not do in Keras.

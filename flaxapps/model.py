@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from flaxapps.graph import Graph, LayerInGraph, Node, Shape, as_nodes
+from flaxapps.graph import Graph, LayerInGraph
 from flaxapps.interpreter import check_frozen, run
 from flaxapps.layers import Functional, InputLayer
+from flaxapps.recording import Node, Shape, as_nodes
 from flaxapps.summary import print_summary
 from flaxapps.variables import Variables, fresh_variables, weight_paths
 

@@ -17,8 +17,9 @@ from flaxapps.arguments import (
     check_input_tensor,
     check_weights,
 )
-from flaxapps.graph import Node, source_inputs
+from flaxapps.graph import source_inputs
 from flaxapps.model import Model
+from flaxapps.recording import Node
 from flaxapps.registry import ModelInfo
 
 Activation = str | Callable[[jax.Array], jax.Array] | None

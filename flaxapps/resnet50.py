@@ -3,7 +3,6 @@
 import os
 
 from flaxapps.decoding import decode_predictions as decode_predictions
-from flaxapps.graph import Node
 from flaxapps.layers import Activation as ActivationLayer
 from flaxapps.layers import (
     Add,
@@ -19,6 +18,7 @@ from flaxapps.layers import (
 from flaxapps.network import Activation, Architecture, ImageShape, Network, build_network
 from flaxapps.preprocessing import ArrayT
 from flaxapps.preprocessing import preprocess_input as preprocess
+from flaxapps.recording import Node
 from flaxapps.registry import ModelInfo
 
 INFO = ModelInfo(
@@ -165,23 +165,10 @@ def ResNet50(  # noqa: N802 (Keras's name)
         ValueError: The arguments break a rule; the message says which and what would be right.
         WeightError: The weights cannot be had, or do not fit.
     """
-    if variant not in ARCHITECTURES:
+    arguments = locals()
+    if arguments.pop("variant") not in ARCHITECTURES:
         raise ValueError(f"`variant` should be '' or 'keras2'.  Received: variant={variant!r}")
-    return build_network(
-        INFO,
-        ARCHITECTURES[variant],
-        include_top=include_top,
-        weights=weights,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        data_format=data_format,
-        dtype=dtype,
-        min_size=min_size,
-        seed=seed,
-    )
+    return build_network(INFO, ARCHITECTURES[variant], **arguments)
 
 
 def preprocess_input(x: ArrayT, data_format: str | None = None) -> ArrayT:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from flaxapps.graph import Graph, LayerInGraph, Weight
+from flaxapps.graph import Graph, LayerInGraph
+from flaxapps.recording import Weight
 
 
 def print_summary(graph: Graph, title: str) -> None:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flaxapps.graph import Graph, Weight
+from flaxapps.graph import Graph
 from flaxapps.layers import Functional
+from flaxapps.recording import Weight
 
 Variables = Mapping[str, Any]
 INITIALIZERS: Mapping[str, Callable[..., jax.Array]] = {

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from flaxapps.graph import Node
 from flaxapps.layers import Conv2D, Dense, Flatten, MaxPooling2D
 from flaxapps.network import Activation, Architecture
+from flaxapps.recording import Node
 
 # Table 1 of the paper: filters of the convolutions of each block, by number of layers with weights (D and E there).
 BLOCKS = {

@@ -3,10 +3,10 @@
 import os
 
 from flaxapps.decoding import decode_predictions as decode_predictions
-from flaxapps.graph import Node
 from flaxapps.network import Activation, ImageShape, Network, build_network
 from flaxapps.preprocessing import ArrayT
 from flaxapps.preprocessing import preprocess_input as preprocess
+from flaxapps.recording import Node
 from flaxapps.registry import ModelInfo
 from flaxapps.vgg import architecture
 
@@ -66,21 +66,7 @@ def VGG16(  # noqa: N802 (Keras's name)
         ValueError: The arguments break a rule; the message says which and what would be right.
         WeightError: The weights cannot be had, or do not fit.
     """
-    return build_network(
-        INFO,
-        ARCHITECTURES[""],
-        include_top=include_top,
-        weights=weights,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        data_format=data_format,
-        dtype=dtype,
-        min_size=min_size,
-        seed=seed,
-    )
+    return build_network(INFO, ARCHITECTURES[""], **locals())
 
 
 def preprocess_input(x: ArrayT, data_format: str | None = None) -> ArrayT:

@@ -4,7 +4,6 @@ import os
 from functools import partial
 
 from flaxapps.decoding import decode_predictions as decode_predictions
-from flaxapps.graph import Node
 from flaxapps.layers import (
     Activation,
     Add,
@@ -19,6 +18,7 @@ from flaxapps.network import Activation as ActivationArgument
 from flaxapps.network import Architecture, ImageShape, Network, build_network
 from flaxapps.preprocessing import ArrayT
 from flaxapps.preprocessing import preprocess_input as preprocess
+from flaxapps.recording import Node
 from flaxapps.registry import ModelInfo
 
 INFO = ModelInfo(
@@ -135,21 +135,7 @@ def Xception(  # noqa: N802 (Keras's name)
         ValueError: The arguments break a rule; the message says which and what would be right.
         WeightError: The weights cannot be had, or do not fit.
     """
-    return build_network(
-        INFO,
-        ARCHITECTURES[""],
-        include_top=include_top,
-        weights=weights,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        data_format=data_format,
-        dtype=dtype,
-        min_size=min_size,
-        seed=seed,
-    )
+    return build_network(INFO, ARCHITECTURES[""], **locals())
 
 
 def preprocess_input(x: ArrayT, data_format: str | None = None) -> ArrayT:

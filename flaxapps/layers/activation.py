@@ -8,7 +8,7 @@ import jax
 from flaxapps import activations
 from flaxapps.activations import Activation as ActivationName
 from flaxapps.activations import get_activation
-from flaxapps.graph import Layer, Shape, Weight, Weights
+from flaxapps.recording import Layer, Shape, Weight, Weights
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import jax
 
-from flaxapps.graph import Layer, Shape, Weights
 from flaxapps.layers.shapes import Window, check_images
+from flaxapps.recording import Layer, Shape, Weights
 
 Factor = float | Sequence[float] | None
 

@@ -7,9 +7,9 @@ from jax import lax
 
 from flaxapps import ops
 from flaxapps.activations import Activation, bias_and_activation
-from flaxapps.graph import Shape, Weight, Weights
 from flaxapps.layers.shapes import Pair, Window, channel_count, check_images, pair
 from flaxapps.layers.windows import WindowLayer
+from flaxapps.recording import Shape, Weight, Weights
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import jax
 
 from flaxapps import ops
 from flaxapps.activations import Activation, bias_and_activation, get_activation
-from flaxapps.graph import Layer, Shape, Weight, Weights
 from flaxapps.layers.shapes import channel_count
+from flaxapps.recording import Layer, Shape, Weight, Weights
 
 
 @dataclass(frozen=True)

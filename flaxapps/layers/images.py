@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxapps.graph import Layer, Shape, Weight, Weights
 from flaxapps.layers.shapes import Pair, check_images
+from flaxapps.recording import Layer, Shape, Weight, Weights
 
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos3", "lanczos5", "nearest")
 EPSILON = 1e-7  # keras.config.epsilon(), which no file records

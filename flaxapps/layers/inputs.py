@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 
 from flaxapps.config import floatx, standardize_data_format
-from flaxapps.graph import Call, Layer, Node, Shape, Weights
+from flaxapps.recording import Call, Layer, Node, Shape, Weights
 
 
 @dataclass(frozen=True)

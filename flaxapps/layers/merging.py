@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from flaxapps.graph import Layer, Shape, Weights
 from flaxapps.layers.normalization import unit_norm
 from flaxapps.layers.shapes import compatible
+from flaxapps.recording import Layer, Shape, Weights
 
 
 class _Elementwise(Layer):

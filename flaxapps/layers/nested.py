@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flaxapps.graph import Graph, Layer, LayerInGraph, Node, Shape
+from flaxapps.graph import Graph, LayerInGraph
 from flaxapps.layers.shapes import compatible
+from flaxapps.recording import Layer, Node, Shape
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from flaxapps import ops
-from flaxapps.graph import Layer, Shape, Weight, Weights
 from flaxapps.layers.shapes import channel_count
+from flaxapps.recording import Layer, Shape, Weight, Weights
 
 Axes = int | Sequence[int]
 

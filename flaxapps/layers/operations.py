@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from flaxapps import activations
 from flaxapps.activations import get_activation
-from flaxapps.graph import Layer, Shape, Weights
+from flaxapps.recording import Layer, Shape, Weights
 from weight_port.naming import snake_case
 
 # Operations that are activations without options.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from flaxapps.graph import Layer, Shape, Weights
 from flaxapps.layers.shapes import product
+from flaxapps.recording import Layer, Shape, Weights
 
 
 @dataclass(frozen=True)

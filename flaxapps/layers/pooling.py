@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from flaxapps import ops
-from flaxapps.graph import Layer, Shape, Weights
 from flaxapps.layers.shapes import Window, check_images, pair
 from flaxapps.layers.windows import WindowLayer
+from flaxapps.recording import Layer, Shape, Weights
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from flaxapps.graph import Layer
+from flaxapps.recording import Layer
 
 Handler = type[Layer] | Callable[[Mapping[str, Any]], Layer]
 HandlerT = TypeVar("HandlerT", bound=Handler)

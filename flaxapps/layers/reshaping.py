@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from flaxapps.graph import Layer, Shape, Weights
 from flaxapps.layers.images import check_interpolation, resize
 from flaxapps.layers.shapes import Pair, Window, check_images, pair, product
+from flaxapps.recording import Layer, Shape, Weights
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from flaxapps.graph import Shape
+from flaxapps.recording import Shape
 
 Pair = tuple[int, int]
 Window = int | Sequence[int]

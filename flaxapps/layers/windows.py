@@ -3,8 +3,8 @@
 import dataclasses
 
 from flaxapps.activations import get_activation
-from flaxapps.graph import Layer, Shape
 from flaxapps.layers.shapes import Window, check_images, pair
+from flaxapps.recording import Layer, Shape
 
 
 class WindowLayer(Layer):

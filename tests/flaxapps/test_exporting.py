@@ -15,10 +15,11 @@ import flaxapps
 import weight_port
 from flaxapps import Input, Model, layers
 from flaxapps.exporting import model_config
-from flaxapps.graph import Graph, Layer
+from flaxapps.graph import Graph
 from flaxapps.importing import KINDS
 from flaxapps.keras_configs import layer_entry, operation_entry
 from flaxapps.layers import merging
+from flaxapps.recording import Layer
 from flaxapps.registry import build_model
 from tests.imported import keras_outputs, random_inputs, randomise
 from tests.networks import VARIANTS, recipe_variables, relative_difference

@@ -9,7 +9,7 @@ import flaxapps
 from flaxapps import layers
 from flaxapps.activations import ACTIVATIONS
 from flaxapps.configs import layer_from_config
-from flaxapps.graph import Layer
+from flaxapps.recording import Layer
 from tests.imported import check_import, random_inputs
 from tests.networks import relative_difference
 

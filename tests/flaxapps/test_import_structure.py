@@ -120,7 +120,7 @@ def test_registered_handler_and_its_weights(tmp_path):
     import keras
     from keras import layers
 
-    from flaxapps.graph import Layer, Weight
+    from flaxapps.recording import Layer, Weight
 
     @keras.saving.register_keras_serializable()
     class Offset(layers.Layer):
