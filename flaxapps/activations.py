@@ -127,6 +127,7 @@ def get_activation(activation: Activation) -> Callable[[jax.Array], jax.Array]:
 
 def bias_and_activation(x: jax.Array, weights: Weights, activation: Activation | None) -> jax.Array:
     """Ends a layer: adds the bias where there is one, then applies the activation."""
+    x = ops.end_of_product(x)
     if "bias" in weights:
         x = x + weights["bias"].astype(x.dtype)
     return get_activation(activation or "linear")(x)

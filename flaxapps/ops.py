@@ -14,6 +14,17 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
 
 
+def end_of_product(x: jax.Array) -> jax.Array:
+    """The identity, which keeps XLA's CPU compiler from fusing a half-precision product into what follows it.
+
+    jax 0.12 fuses bias, relu and pooling into a bfloat16 convolution there, and returns NaN or unrelated numbers.
+    """
+    if x.dtype not in (jnp.float16, jnp.bfloat16):
+        return x
+    result: jax.Array = lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
+    return result
+
+
 def convolution(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: str, dilation: Pair = (1, 1), groups: int = 1
 ) -> jax.Array:
