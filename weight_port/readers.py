@@ -121,7 +121,7 @@ DAMAGE = (
 
 
 @contextmanager
-def _damage_named(path: str) -> Iterator[None]:
+def damage_named(path: str) -> Iterator[None]:
     """Turns whatever a damaged file provokes into a WeightError that names it."""
     try:
         yield
@@ -149,7 +149,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile
     """
     path = os.fspath(path)
     with ExitStack() as stack:
-        with _damage_named(path):
+        with damage_named(path):
             file = stack.enter_context(open(path, "rb"))
             magic = file.read(8)
             if magic.startswith(ZIP_MAGIC):
@@ -178,7 +178,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = os.fspath(path)
     text: Any = None
-    with _damage_named(path):
+    with damage_named(path):
         with open(path, "rb") as file:  # h5py has no FileNotFoundError of its own
             archived = file.read(2) == ZIP_MAGIC
         if archived:
