@@ -7,6 +7,7 @@ Keras itself publishes and writes, land unchanged, and can go back.
 from flaxapps import image as image
 from flaxapps import layers as layers
 from flaxapps.exporting import save_model as save_model
+from flaxapps.folding import fold_batch_norm as fold_batch_norm
 from flaxapps.importing import load_model as load_model
 from flaxapps.inference import predict as predict
 from flaxapps.layers import Input as Input

@@ -1,10 +1,14 @@
 """The primitives behind the layers, on images of shape (batch, height, width, channels)."""
 
+import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from flaxapps import cpu
 
 Pair = tuple[int, int]
 
@@ -32,15 +36,25 @@ def convolution(
 
     `padding` is Keras's: "valid", or TensorFlow's "same" with the larger half at the end.
     """
-    return lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        strides,
-        padding.upper(),
+    default = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding.upper(),
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+    kernel = kernel.astype(x.dtype)
+    if kernel.shape[:2] != (1, 1) or groups > 1:
+        return default(x, kernel)
+
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        pixels = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *strides, 1))
+        matrix = kernel[0, 0]
+        return pixels @ matrix if pixels.size != pixels.shape[-1] else _single_row_product(pixels, matrix)
+
+    result: jax.Array = lax.platform_dependent(x, kernel, cpu=product, default=default)
+    return result
 
 
 def depthwise_convolution(
@@ -48,8 +62,19 @@ def depthwise_convolution(
 ) -> jax.Array:
     """Convolves every channel on its own, with a kernel of shape (height, width, channels, multiplier)."""
     height, width, channels, multiplier = kernel.shape
-    grouped = kernel.reshape(height, width, 1, channels * multiplier)
-    return convolution(x, grouped, strides, padding, dilation, groups=channels)
+
+    def default(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        grouped = kernel.reshape(height, width, 1, channels * multiplier)
+        return convolution(x, grouped, strides, padding, dilation, groups=channels)
+
+    if height * width > cpu.LARGEST_WINDOW:
+        return default(x, kernel)
+
+    def shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return cpu.depthwise_convolution(x, kernel, strides, padding, dilation)
+
+    result: jax.Array = lax.platform_dependent(x, kernel, cpu=shifts, default=default)
+    return result
 
 
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -89,5 +114,15 @@ def average_pool(x: jax.Array, window: Pair, strides: Pair, padding: str) -> jax
 def _reduce_window(
     x: jax.Array, start: float, combine: Callable[..., jax.Array], window: Pair, strides: Pair, padding: str
 ) -> jax.Array:
-    result: jax.Array = lax.reduce_window(x, start, combine, (1, *window, 1), (1, *strides, 1), padding.upper())
+    def default(x: jax.Array) -> jax.Array:
+        result: jax.Array = lax.reduce_window(x, start, combine, (1, *window, 1), (1, *strides, 1), padding.upper())
+        return result
+
+    if math.prod(window) > cpu.LARGEST_WINDOW:
+        return default(x)
+
+    def shifts(x: jax.Array) -> jax.Array:
+        return cpu.reduce_window(x, start, combine, window, strides, padding)
+
+    result: jax.Array = lax.platform_dependent(x, cpu=shifts, default=default)
     return result
