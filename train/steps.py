@@ -141,7 +141,7 @@ def eval_step(
 
 def _masked_loss(objective: Objective, labels: jax.Array, outputs: jax.Array, mask: jax.Array) -> Mean:
     losses = objective.per_example(labels, outputs)
-    # `where` and not a product: what only fills the batch may well have an infinite loss.
+    # `where` and not a product: zero times the infinite loss of an example that only fills the batch is NaN.
     return Mean(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), jnp.sum(mask, dtype=jnp.int32))
 
 

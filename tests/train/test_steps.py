@@ -178,6 +178,23 @@ def test_variables_given_stay_usable_and_steps_compile_once():
     assert np.isfinite(model.apply(variables, images)).all()
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_eight_devices_compute_what_one_does(accumulate):
+    model = small_model()
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere, by_example = (jax.sharding.NamedSharding(mesh, jax.P(*axes)) for axes in [(), ("batch",)])
+    options = {"objective": objective_of(model), "optimizer": SGD, "accumulate": accumulate}
+    one = train.create_state(model, model.init_variables(), SGD)
+    eight = jax.device_put(train.create_state(model, model.init_variables(), SGD), everywhere)
+    for index in range(2):
+        rows = slice(index * 16, index * 16 + 16)
+        batch = jnp.asarray(IMAGES[rows]), jnp.asarray(LABELS[rows])
+        one, sums = train.train_step(one, *batch, **options)
+        eight, sums_of_eight = train.train_step(eight, *jax.device_put(batch, by_example), **options)
+        close(sums_of_eight, sums)
+    close(eight.variables, one.variables)
+
+
 def test_everything_frozen_is_an_error():
     model = small_model()
     with pytest.raises(ValueError, match="No parameter"):
