@@ -20,7 +20,8 @@ HARMLESS = (("BatchNormalization", "renorm", False), ("DepthwiseConv2D", "groups
 # Kinds that do to a channels_first image what they do to a channels_last one, value by value or channel by channel.
 FOR_ANY_LAYOUT = (
     "Activation", "Add", "AlphaDropout", "Average", "Dropout", "ELU", "Flatten", "GaussianDropout", "GaussianNoise",
-    "LeakyReLU", "Maximum", "Minimum", "Multiply", "ReLU", "Rescaling", "Subtract",
+    "CustomScaleLayer", "LeakyReLU", "Maximum", "Minimum", "Multiply", "ReLU", "Rescaling", "StochasticDepth",
+    "Subtract",
 )  # fmt: skip
 OVER_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")  # in Keras: over the last axis, which is the width there
 LAST_TO_FIRST = (0, 2, 3, 1)  # where the dimensions of a channels_last image stand in a channels_first one

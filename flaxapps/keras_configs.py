@@ -74,10 +74,10 @@ def _configured(layer: Layer, dtype: str, known: bool = True) -> dict[str, Any]:
     if layer.class_name == "SpatialDropout2D":
         del config["trainable"]  # the one layer of Keras that does not take it
     return {
-        "module": "keras.layers" if known else None,
+        "module": layer.keras_module if known else None,
         "class_name": layer.class_name,
         "config": config | {name: _plain(layer, name, getattr(layer, name), dtype) for name in names},
-        "registered_name": None if known else layer.class_name,
+        "registered_name": None if known and layer.keras_module == "keras.layers" else layer.class_name,
     }
 
 

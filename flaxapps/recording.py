@@ -40,6 +40,7 @@ class Layer:
     dtype: str | None = field(default=None, kw_only=True)
     # Keras names layers in the order in which they are made, not called: Dense(2)(Dense(3)(x)) makes the outer first.
     made: int = field(default_factory=itertools.count().__next__, init=False, repr=False, compare=False)
+    keras_module: ClassVar[str] = "keras.layers"  # where Keras has the class
     listed: ClassVar[bool] = True  # Keras records `x + y` as a call too, but not as one of `model.layers`
 
     @property

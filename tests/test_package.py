@@ -37,6 +37,7 @@ def test_dependencies_run_one_way(package):
     [
         ("flaxapps", ["keras", "tensorflow", "matplotlib", "PIL", "orbax.checkpoint", "grain"]),
         ("weight_port", ["jax", "flax", "flaxapps", "keras", "rich"]),
+        ("weight_port.cli", ["jax", "flax", "flaxapps", "keras", "rich", "orbax"]),
         ("flaxapps.cli", ["keras", "matplotlib", "PIL"]),
     ],
 )

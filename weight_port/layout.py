@@ -13,6 +13,7 @@ LAYOUT: Mapping[str, Mapping[str, str]] = {
     "DepthwiseConv2D": {"kernel": "kernel", "bias": "bias"},
     "GroupNormalization": {"gamma": "scale", "beta": "bias"},
     "LayerNormalization": {"gamma": "scale", "beta": "bias"},
+    "LayerScale": {"gamma": "scale"},
     "Normalization": {"mean": "mean", "variance": "variance", "count": "count"},
     "PReLU": {"alpha": "alpha"},
     "RMSNormalization": {"scale": "scale"},

@@ -5,6 +5,7 @@ Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving
 """
 
 import io
+import itertools
 import json
 import lzma
 import os
@@ -30,6 +31,12 @@ CONFIG_LIMIT = 1 << 28
 CHUNK = 1 << 20
 DEEPEST = 32
 ALIGNMENT = 64  # what XLA wants of a buffer, to use it without a copy
+BOMB = 1 << 26, 200  # bytes of a member, and times its packed size: beyond both it is unpacked by nobody
+# What h5py, zipfile and json raise on files that are not what they seem.
+DAMAGE = (
+    OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, OverflowError,
+    EOFError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,18 +65,22 @@ class StoredArray:
         Raises:
             WeightError: The bytes cannot be read, or are not numbers of the right kind.
         """
-        if self.dataset.dtype == np.dtype("V2") and self.dataset.attrs.get("dtype") == "bfloat16":
-            wide = self.dataset[()].view(np.uint16).astype(np.uint32) << 16  # bfloat16 is the upper half of float32
-            result = _aligned(self.shape)
-            result[...] = wide.view(np.float32)
-            return result
-        if self.dataset.dtype.kind not in ("fiu" if integers else "f"):
-            raise WeightError(f"{self.name} holds {self.dataset.dtype}, not floating-point numbers")
-        result = _aligned(self.shape)
         try:
+            if self.dataset.dtype == np.dtype("V2") and self.dataset.attrs.get("dtype") == "bfloat16":
+                wide = self.dataset[()].view(np.uint16).astype(np.uint32) << 16  # the upper half of float32
+                result = _aligned(self.shape)
+                result[...] = wide.view(np.float32)
+                return result
+            if self.dataset.dtype.kind not in ("fiu" if integers else "f"):
+                raise WeightError(f"{self.name} holds {self.dataset.dtype}, not floating-point numbers")
+            if self.dataset.id.get_type() != h5py.h5t.py_create(self.dataset.dtype):
+                raise WeightError(f"{self.name} holds numbers of an unknown make: the file is damaged")
+            result = _aligned(self.shape)
             if result.size:
                 self.dataset.read_direct(result)
-        except OSError as error:
+        except WeightError:
+            raise
+        except DAMAGE as error:
             raise WeightError(f"{self.name} cannot be read: {error}") from error
         return result
 
@@ -113,15 +124,8 @@ class TreeFile:
     names: dict[tuple[str, ...], str]
 
 
-# What h5py, zipfile and json raise on files that are not what they seem.
-DAMAGE = (
-    OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, OverflowError,
-    EOFError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
-)  # fmt: skip
-
-
 @contextmanager
-def _damage_named(path: str) -> Iterator[None]:
+def damage_named(path: str) -> Iterator[None]:
     """Turns whatever a damaged file provokes into a WeightError that names it."""
     try:
         yield
@@ -149,7 +153,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile
     """
     path = os.fspath(path)
     with ExitStack() as stack:
-        with _damage_named(path):
+        with damage_named(path):
             file = stack.enter_context(open(path, "rb"))
             magic = file.read(8)
             if magic.startswith(ZIP_MAGIC):
@@ -160,6 +164,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile
                 raise WeightError(f"{path} is neither an HDF5 file nor a .keras archive (it starts with {magic!r})")
             root = stack.enter_context(h5py.File(source, "r"))
             contents = _describe(root, path)
+            _check_places(contents)
         yield contents
 
 
@@ -178,7 +183,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = os.fspath(path)
     text: Any = None
-    with _damage_named(path):
+    with damage_named(path):
         with open(path, "rb") as file:  # h5py has no FileNotFoundError of its own
             archived = file.read(2) == ZIP_MAGIC
         if archived:
@@ -186,6 +191,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
                 if CONFIG_MEMBER in archive.namelist():
                     if archive.getinfo(CONFIG_MEMBER).file_size > CONFIG_LIMIT:
                         raise WeightError(f"{path}: {CONFIG_MEMBER} is larger than {CONFIG_LIMIT:,} bytes")
+                    _check_ratio(archive.getinfo(CONFIG_MEMBER), path)
                     text = archive.read(CONFIG_MEMBER)
         else:
             with h5py.File(path, "r") as root:
@@ -206,6 +212,32 @@ def _describe(root: h5py.File, path: str) -> LegacyFile | TreeFile:
         if layers in root:
             return _tree(root[layers])
     raise WeightError(f"{path} is an HDF5 file, but not one with weights of Keras: it holds {sorted(root)[:10]}")
+
+
+def _check_places(contents: LegacyFile | TreeFile) -> None:
+    """Sees to it that every array has bytes of its own: HDF5 has no checksum on where they are.
+
+    Raises:
+        WeightError: An array has too few bytes, or shares them with another array or with the description of one.
+    """
+    if isinstance(contents, TreeFile):
+        arrays = list(contents.arrays.values())
+    else:
+        arrays = [array for layer in contents.layers for array in layer.arrays]
+    places: list[tuple[int, int, str]] = []
+    for array in arrays:
+        header = h5py.h5o.get_info(array.dataset.id).addr
+        places.append((header, header + 1, f"the description of {array.name}"))
+        start, size = array.dataset.id.get_offset(), array.dataset.id.get_storage_size()
+        if start is None or array.dataset.chunks is not None:  # never written, or in pieces
+            continue
+        if size != array.dataset.nbytes:
+            raise WeightError(f"{array} has {size:,} bytes, where {array.dataset.nbytes:,} are needed")
+        if size:
+            places.append((start, start + size, array.name))
+    for (_, end, name), (start, _, other) in itertools.pairwise(sorted(places)):
+        if start < end:
+            raise WeightError(f"{name} and {other} are in the same place: the file is damaged")
 
 
 def _legacy(group: h5py.Group) -> LegacyFile:
@@ -297,6 +329,7 @@ def _weights_in_archive(file: io.BufferedReader, path: str) -> io.RawIOBase | io
                 raise WeightError(f"{path} is an archive without {WEIGHTS_MEMBER}: it holds {archive.namelist()[:10]}")
             member = archive.getinfo(WEIGHTS_MEMBER)
             if member.compress_type != zipfile.ZIP_STORED:
+                _check_ratio(member, path)
                 return io.BytesIO(archive.read(member))
             with archive.open(member) as stream:  # reading to the end checks the CRC
                 while stream.read(CHUNK):
@@ -306,6 +339,13 @@ def _weights_in_archive(file: io.BufferedReader, path: str) -> io.RawIOBase | io
     file.seek(member.header_offset + 26)  # the lengths of name and extra field, which the data follow
     start = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
     return _Window(file, start, member.file_size)
+
+
+def _check_ratio(member: zipfile.ZipInfo, path: str) -> None:
+    if member.file_size > max(BOMB[0], BOMB[1] * member.compress_size):
+        raise WeightError(
+            f"{path}: {member.filename} would be {member.file_size:,} bytes from {member.compress_size:,}, too many"
+        )
 
 
 class _Window(io.RawIOBase):

@@ -11,6 +11,9 @@ from flaxapps.layers.activation import LeakyReLU as LeakyReLU
 from flaxapps.layers.activation import PReLU as PReLU
 from flaxapps.layers.activation import ReLU as ReLU
 from flaxapps.layers.activation import Softmax as Softmax
+from flaxapps.layers.applications import CustomScaleLayer as CustomScaleLayer
+from flaxapps.layers.applications import LayerScale as LayerScale
+from flaxapps.layers.applications import StochasticDepth as StochasticDepth
 from flaxapps.layers.augmentation import Augmentation as Augmentation
 from flaxapps.layers.augmentation import AugMix as AugMix
 from flaxapps.layers.augmentation import CutMix as CutMix

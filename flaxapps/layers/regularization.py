@@ -19,7 +19,8 @@ def _kept(x: jax.Array, rate: float, noise_shape: Shape | None, make_key: MakeKe
     return jax.random.bernoulli(make_key(), 1 - rate, shape)
 
 
-def _dropout(x: jax.Array, rate: float, noise_shape: Shape | None, make_key: MakeKey) -> jax.Array:
+def dropout(x: jax.Array, rate: float, noise_shape: Shape | None, make_key: MakeKey) -> jax.Array:
+    """Zeroes a fraction `rate` of the values and scales the others; along dimensions of 1 in the shape, together."""
     if rate == 1:  # 1 / (1 - rate) would give gradients that are no numbers
         return jnp.zeros_like(x)
     return jnp.where(_kept(x, rate, noise_shape, make_key), x / (1 - rate), jnp.zeros_like(x))
@@ -68,7 +69,7 @@ class Dropout(_RateNoise):
 
     def disturb(self, x: jax.Array, make_key: MakeKey) -> jax.Array:
         """Drops values; along dimensions that are 1 in `noise_shape`, together."""
-        return _dropout(x, self.rate, self.noise_shape, make_key)
+        return dropout(x, self.rate, self.noise_shape, make_key)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class SpatialDropout2D(_RateNoise):
 
     def disturb(self, x: jax.Array, make_key: MakeKey) -> jax.Array:
         """Drops channels."""
-        return _dropout(x, self.rate, (None, 1, 1, None), make_key)
+        return dropout(x, self.rate, (None, 1, 1, None), make_key)
 
 
 @dataclass(frozen=True)

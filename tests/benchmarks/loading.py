@@ -1,4 +1,4 @@
-"""What loading the largest file costs, beside reading and hashing it, and what the import costs beside Flax's.
+"""What loading weights costs, beside reading and hashing the file and beside Keras, and the import beside Flax's.
 
 Run with `python -m tests.benchmarks.loading`. Every measurement is a process of its own; the two things compared take
 turns, so that a busy machine slows both.
@@ -57,6 +57,40 @@ print(json.dumps({"seconds": time.perf_counter() - start}))
 """
 
 
+SECONDS_OF_LOAD = """
+start = time.perf_counter()
+loaded = load()
+print(json.dumps({"seconds": time.perf_counter() - start}))
+"""
+# Both networks stand and JAX has started before the clock does; the arrays of both are on the device when it stops.
+RESNET50 = """
+import json, sys, time
+import jax, weight_port
+from flaxapps.network import on_device
+from flaxapps.registry import build_model
+model = build_model("resnet50")
+jax.block_until_ready(jax.device_put(0.0))
+load = lambda: jax.block_until_ready(on_device(weight_port.load_weights(sys.argv[1], model)))
+"""
+RESNET50_IN_KERAS = """
+import json, os, sys, time
+os.environ["KERAS_BACKEND"] = "jax"
+import jax, keras
+network = keras.applications.ResNet50(weights=None)
+load = lambda: (network.load_weights(sys.argv[1]), jax.block_until_ready([each.value for each in network.weights]))
+"""
+
+
+def write_resnet50(path: Path) -> Path:
+    """Writes a `.h5` or `.weights.h5` of today's ResNet50 with random numbers."""
+    import weight_port
+    from flaxapps.registry import build_model
+
+    model = build_model("resnet50")
+    weight_port.save_weights(path, model, model.init_variables())
+    return path
+
+
 def write_vgg16(path: Path) -> Path:
     """Writes a legacy file with the names and shapes of VGG16's published one, and random numbers."""
     from flaxapps.registry import build_model
@@ -111,11 +145,17 @@ def main() -> None:
         path = write_vgg16(Path(folder) / "vgg16.h5")
         size = path.stat().st_size
         reads, loads = take_turns(options.repetitions, (READ_AND_HASH, str(path)), (LOAD, str(path)))
+        kinds = {}
+        for suffix in ("h5", "weights.h5"):
+            path = write_resnet50(Path(folder) / f"resnet50.{suffix}")
+            commands = [(code + SECONDS_OF_LOAD, str(path)) for code in (RESNET50, RESNET50_IN_KERAS)]
+            kinds[suffix] = list(take_turns(options.repetitions, *commands))
     flax, both = take_turns(options.import_repetitions, (IMPORT, "flax"), (IMPORT, "flax", "flaxapps"))
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     table = Table(
-        title=f"Loading VGG16's {size / MEGABYTE:.0f} MB", caption=f"Python {platform.python_version()}, {versions}"
+        title=f"Loading VGG16's {size / MEGABYTE:.0f} MB, and ResNet50's 103 MB",
+        caption=f"Python {platform.python_version()}, {versions}",
     )
     for heading in ("", "median s", "range s", "against the other"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -123,6 +163,14 @@ def main() -> None:
     table.add_row(
         "VGG16(weights=path)", f"{median(loads):.2f}", spread(loads), f"{median(loads) / median(reads):.2f} times"
     )
+    for suffix, (ours, theirs) in kinds.items():
+        table.add_row(f"Keras on JAX, ResNet50 .{suffix}", f"{median(theirs):.2f}", spread(theirs), "")
+        table.add_row(
+            f"load_weights, ResNet50 .{suffix}",
+            f"{median(ours):.2f}",
+            spread(ours),
+            f"{median(ours) / median(theirs):.2f} times",
+        )
     table.add_row("import flax", f"{median(flax):.2f}", spread(flax), "")
     table.add_row("import flax, flaxapps", f"{median(both):.2f}", spread(both), f"{median(both) - median(flax):+.2f} s")
     console = Console()

@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from flaxapps import demo, load_model
+from flaxapps import demo, load_model, save_model
 from flaxapps.cli import main
+from tests.imported import keras_outputs
+from tests.networks import relative_difference
 from weight_port import DownloadError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "kitchenware_keras_logits.json").read_text())
@@ -41,6 +44,24 @@ def test_logits_are_those_of_keras(data: demo.DemoData):
     logits = demo.compute_logits(*load_model(data.model), data.photos)
     assert [photo.name for photo in data.photos] == list(GOLDEN["logits"])
     np.testing.assert_allclose(logits, list(GOLDEN["logits"].values()), rtol=0, atol=1e-3)
+
+
+@pytest.mark.real
+def test_the_model_goes_back_to_keras(data: demo.DemoData, tmp_path: Path):
+    """The file Keras saved, through our variables, to a file Keras opens: same layers, same arrays, same outputs."""
+    import keras
+
+    network = load_model(data.model)
+    save_model(*network, tmp_path / "back.keras")
+    jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / "back.keras").variables, network.variables)
+    keras.backend.clear_session()
+    before, after = (keras.models.load_model(path, compile=False) for path in (data.model, tmp_path / "back.keras"))
+    assert [(each.name, type(each)) for each in after.layers] == [(each.name, type(each)) for each in before.layers]
+    for mine, other in zip(after.weights, before.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(other))
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 150, 150, 3)).astype("float32")
+    (theirs,) = keras_outputs(after, [images])
+    assert relative_difference(network.model.apply(network.variables, images), theirs) <= 1e-5
 
 
 @pytest.mark.real

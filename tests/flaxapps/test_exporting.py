@@ -288,7 +288,8 @@ def test_nested_in_channels_first(tmp_path):
 
 NO_LAYERS = ("Layer", "Augmentation", "Noise", "InputLayer", "Functional", "Sequential", "Operation")
 ARGUMENTS = {
-    "activation": "tanh", "axes": 1, "dims": (2, 1, 3), "filters": 4, "height": 5, "kernel_size": 3, "n": 2,
+    "activation": "tanh", "axes": 1, "dims": (2, 1, 3), "drop_path_rate": 0.2, "filters": 4, "height": 5,
+    "init_values": 0.1, "kernel_size": 3, "n": 2, "projection_dim": 3,
     "rate": 0.3, "scale": 0.5, "stddev": 0.3, "target_shape": (16, 12), "units": 3, "width": 6
 }  # fmt: skip
 OPTIONS = {"GroupNormalization": {"groups": 3}, "RandomPosterization": {"factor": 4}}
@@ -305,7 +306,7 @@ def test_every_kind(kind, tmp_path):
     ]
     arguments = {name: ARGUMENTS[name] for name in required} | OPTIONS.get(kind, {})
     shape = SHAPES.get(kind, (8, 8, 3))
-    inputs = [Input(shape), Input(shape)] if kind in vars(merging) else Input(shape)
+    inputs = [Input(shape), Input(shape)] if kind in vars(merging) or kind == "CustomScaleLayer" else Input(shape)
     model = Model(inputs, KINDS[kind](**arguments)(inputs))
     check_export(model, random_variables(model), tmp_path / "model.keras")
 

@@ -7,12 +7,13 @@ from tests.imported import check_import
 from tests.networks import zero_initial_weights
 
 NETWORKS = {  # smallest height and width of an image that Keras allows
+    "ConvNeXtTiny": 32,
     "DenseNet121": 32, "DenseNet169": 32, "DenseNet201": 32,
     "EfficientNetB0": 32, "EfficientNetB1": 32, "EfficientNetB2": 32, "EfficientNetB3": 32, "EfficientNetB4": 32,
     "EfficientNetB5": 32,
     "EfficientNetV2B0": 32, "EfficientNetV2B1": 32, "EfficientNetV2B2": 32, "EfficientNetV2B3": 32,
     "EfficientNetV2S": 32, "EfficientNetV2M": 32,
-    "InceptionV3": 75,
+    "InceptionResNetV2": 75, "InceptionV3": 75,
     "MobileNet": 32, "MobileNetV2": 32, "MobileNetV3Large": 32, "MobileNetV3Small": 32,
     "NASNetMobile": 32,
     "ResNet50": 32, "ResNet101": 32, "ResNet152": 32, "ResNet50V2": 32, "ResNet101V2": 32, "ResNet152V2": 32,

@@ -81,7 +81,7 @@ def test_bfloat16_reaches_every_layer_and_predictions_are_float32(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bfloat16_stays_close(name):
-    """To what 8 bits hold: 2**-9 for each rounding, carried through tens of layers; wrong fusions are off by 1 or NaN."""
+    """To what 8 bits hold: 2**-9 a rounding, carried through tens of layers; wrong fusions are off by 1, or NaN."""
     size = SIZES[name][0]
     arguments = {"input_shape": (size, size, 3), "classes": 17, "classifier_activation": None}
     model, half = build(name, **arguments), build(name, **arguments, dtype="bfloat16")

@@ -1,0 +1,125 @@
+"""Compares the weights of two files."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weight_port.checkpoints import SEPARATOR, leaves
+from weight_port.errors import WeightError
+from weight_port.forms import Form, find_model, form_of, read_variables
+from weight_port.readers import LegacyFile, StoredArray, damage_named, open_weights
+
+DEFLATE_LIMIT = 1032  # how far zlib, which HDF5 compresses with, can shrink anything
+
+
+class Difference(NamedTuple):
+    """What differs about one array.
+
+    Attributes:
+        name: The array: its name in the files, or its path in the variables.
+        state: "only in A", "only in B", "other shape" or "other values".
+        detail: Its shape or shapes, or the largest absolute difference.
+    """
+
+    name: str
+    state: str
+    detail: str
+
+
+class Comparison(NamedTuple):
+    """What two files have in common, and what not.
+
+    Attributes:
+        equal: How many arrays are equal.
+        differences: The other arrays.
+    """
+
+    equal: int
+    differences: list[Difference]
+
+
+def compare_files(first: str, second: str, name: str | None = None, top: bool = True) -> Comparison:
+    """Compares two files as they would be loaded, in float32.
+
+    Args:
+        first: A file or an Orbax folder.
+        second: Another.
+        name: The network they are of. Without it files of one form are compared by the names stored in them; for
+            files of two forms it has to be given, unless one of them is a whole model.
+        top: Whether a network by name has its classifier.
+
+    Raises:
+        WeightError: One of them cannot be read, or is not the model's.
+        FileNotFoundError: One of them is not there.
+    """
+    forms = form_of(first), form_of(second)
+    if name is None and _named_alike(*forms):
+        with ExitStack() as stack:
+            return _compare(*(stack.enter_context(_stored(*each)) for each in zip((first, second), forms, strict=True)))
+    model = find_model(name, first, second, top=top)
+    return _compare(
+        *({SEPARATOR.join(p): leaf for p, leaf in leaves(read_variables(f, model))} for f in (first, second))
+    )
+
+
+def _named_alike(first: Form, second: Form) -> bool:
+    alike = ({Form.LEGACY}, {Form.TREE, Form.ARCHIVE}, {Form.NPZ, Form.ORBAX})
+    return any({first, second} <= forms for forms in alike)
+
+
+@contextmanager
+def _stored(path: str, form: Form) -> Iterator[Mapping[str, Any]]:
+    """The arrays of a file by the names stored in it."""
+    if form.names_itself:
+        yield {SEPARATOR.join(keys): leaf for keys, leaf in leaves(read_variables(path))}
+        return
+    with open_weights(path) as file:
+        if isinstance(file, LegacyFile):
+            found = [array for layer in file.layers for array in layer.arrays]
+        else:
+            found = list(file.arrays.values())
+        yield {array.name: _Reader(array, path) for array in found}
+
+
+class _Reader:
+    """An array that is read when it is compared: two at a time are in memory, not two files."""
+
+    def __init__(self, array: StoredArray, path: str):
+        self.shape = array.shape
+        self._array, self._path = array, path
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
+        with damage_named(self._path):
+            size = os.path.getsize(self._path)
+            if int(np.prod(self.shape, dtype=object)) > DEFLATE_LIMIT * size:
+                raise WeightError(f"{self._array} is larger than anything a file of {size:,} bytes can hold")
+            return self._array.read(integers=True)
+
+
+def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
+    differences = []
+    for name in dict.fromkeys([*first, *second]):
+        if name not in second:
+            differences.append(Difference(name, "only in A", str(first[name].shape)))
+        elif name not in first:
+            differences.append(Difference(name, "only in B", str(second[name].shape)))
+        elif first[name].shape != second[name].shape:
+            differences.append(Difference(name, "other shape", f"{first[name].shape}, {second[name].shape}"))
+        else:
+            largest = _largest_difference(np.asarray(first[name]), np.asarray(second[name]))
+            if largest is not None:
+                differences.append(Difference(name, "other values", f"{largest:.3g}"))
+    return Comparison(len({*first, *second}) - len(differences), differences)
+
+
+def _largest_difference(first: NDArray[Any], second: NDArray[Any]) -> float | None:
+    """Max |difference|, or None where all values are the same; NaN is the same as NaN, and far from all else."""
+    same = (first == second) | (np.isnan(first) & np.isnan(second))
+    if same.all():
+        return None
+    gaps = np.abs(first[~same].astype(np.float64) - second[~same].astype(np.float64))
+    return float(np.max(gaps))
