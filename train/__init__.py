@@ -1,4 +1,24 @@
 """Fine-tuning of flaxapps models with Optax."""
 
+from train.logits import last_activation as last_activation
+from train.logits import without_last_activation as without_last_activation
+from train.losses import Objective as Objective
+from train.losses import binary_crossentropy as binary_crossentropy
+from train.losses import categorical_crossentropy as categorical_crossentropy
+from train.losses import make_objective as make_objective
+from train.losses import sparse_categorical_crossentropy as sparse_categorical_crossentropy
 from train.masks import frozen_layers as frozen_layers
+from train.masks import merge_params as merge_params
+from train.masks import param_labels as param_labels
+from train.masks import split_params as split_params
 from train.masks import trainable_mask as trainable_mask
+from train.metrics import Mean as Mean
+from train.metrics import accuracy as accuracy
+from train.metrics import add_sums as add_sums
+from train.metrics import confusion_matrix as confusion_matrix
+from train.metrics import summarise as summarise
+from train.metrics import top_k_accuracy as top_k_accuracy
+from train.state import TrainState as TrainState
+from train.state import create_state as create_state
+from train.steps import eval_step as eval_step
+from train.steps import train_step as train_step

@@ -1,5 +1,7 @@
 """Sets of frozen layers and their masks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,9 @@ def test_by_name_pattern_and_nested(nested):
     assert train.frozen_layers(nested, names=["inner"]) == {"inner"}
     assert train.frozen_layers(nested, names=["inner/norm"]) == {"inner/norm"}
     assert train.frozen_layers(nested, pattern="conv|norm") == {"inner/conv", "inner/norm"}
+    assert train.frozen_layers(nested, pattern="inner/norm") == {"inner/norm"}
+    predicate = lambda layer: layer.class_name == "BatchNormalization"  # noqa: E731
+    assert train.frozen_layers(nested, predicate=predicate) == {"inner/norm"}
     mask = train.trainable_mask(nested.init_variables()["params"], {"inner/norm"})
     assert mask["inner"] == {"conv": {"kernel": True, "bias": True}, "norm": {"scale": False, "bias": False}}
     assert all(jax.tree.leaves(mask["head"]))
@@ -45,6 +50,9 @@ def test_by_name_pattern_and_nested(nested):
         ({"names": ["nowhere"]}, "nowhere"),
         ({"pattern": "zzz"}, "matches no layer"),
         ({"pattern": ".*"}, "nothing is left"),
+        ({"pattern": "conv|norm|head"}, "nothing is left"),
+        ({"predicate": lambda layer: False}, "predicate"),
+        ({"predicate": lambda layer: True}, "nothing is left"),
     ],
 )
 def test_errors(nested, arguments, message):
@@ -71,3 +79,39 @@ def test_frozen_layers_have_no_gradient_no_state_and_still_statistics(nested):
     jax.tree.map(np.testing.assert_array_equal, statistics, variables["batch_stats"])
     state = optimizer.init(variables["params"])
     assert {leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim} == {(4, 2), (2,)}
+
+
+def test_split_params_and_back(nested):
+    params = nested.init_variables()["params"]
+    trainable, still = train.split_params(params, {"inner/norm"})
+    assert set(trainable) == {"inner", "head"}
+    assert set(trainable["inner"]) == {"conv"}
+    assert set(still["inner"]) == {"norm"}
+    assert set(still) == {"inner"}
+    jax.tree.map(np.testing.assert_array_equal, train.merge_params(trainable, still), params)
+
+
+def test_labels_give_learning_rates(nested):
+    params = nested.init_variables()["params"]
+    labels = train.param_labels(params, {"slow": ["inner"], "mid": ["inner/norm"]}, default="fast")
+    assert labels["inner"] == {"conv": {"kernel": "slow", "bias": "slow"}, "norm": {"scale": "mid", "bias": "mid"}}
+    assert set(jax.tree.leaves(labels["head"])) == {"fast"}
+    rates = {"slow": 0.0, "mid": 0.1, "fast": 1.0}
+    label = functools.partial(train.param_labels, groups={"slow": ["inner"], "mid": ["inner/norm"]}, default="fast")
+    optimizer = optax.partition({name: optax.sgd(rate) for name, rate in rates.items()}, label)
+    ones = jax.tree.map(jnp.ones_like, params)
+    changes, _ = optimizer.update(ones, optimizer.init(params), params)
+    jax.tree.map(lambda change, label: np.testing.assert_allclose(change, -rates[label]), changes, labels)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"a": ["nowhere"]}, "nowhere"),
+        ({"a": ["head"], "b": ["head"]}, "two groups"),
+        ({"a": ["head"]}, "inner/conv"),
+    ],
+)
+def test_label_errors(nested, groups, message):
+    with pytest.raises(ValueError, match=message):
+        train.param_labels(nested.init_variables()["params"], groups)

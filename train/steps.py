@@ -1,0 +1,156 @@
+"""One step of training and one of evaluation: pure, compiled once for every shape and every static argument.
+
+Only the trainable parameters are differentiated, so that XLA is never given a backward pass of a frozen trunk.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train.losses import Objective
+from train.masks import merge_params
+from train.metrics import Mean, batch_metrics
+from train.state import TrainState
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("objective", "optimizer", "frozen", "accumulate", "remat", "metrics"),
+    donate_argnames=("state",),
+)
+def train_step(
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    frozen: frozenset[str] = frozenset(),
+    accumulate: int = 1,
+    remat: bool = False,
+    metrics: tuple[str, ...] = (),
+) -> tuple[TrainState, dict[str, Any]]:
+    """Moves the trainable parameters once, against the gradient of the mean loss of the batch.
+
+    Args:
+        state: The state; it is donated: use the one that is returned.
+        images: (batch, ...), as the model takes them.
+        labels: (batch, ...), as the loss takes them.
+        mask: (batch,), bool; False where an example only fills the batch: it has no part in the loss and the metrics,
+            but in the batch's statistics of BatchNormalization it has. None counts every example.
+        objective: From `make_objective`.
+        optimizer: The one the state was created with.
+        frozen: The set the state was created with; their BatchNormalization stays in inference mode.
+        accumulate: In how many parts the batch is computed one after the other, which needs less memory. The mean is
+            over the whole batch; BatchNormalization sees each part by itself.
+        remat: Whether to compute the network a second time in the backward pass instead of keeping its values.
+        metrics: Names of `train.metrics.METRICS`.
+
+    Returns:
+        The next state, and sums over the batch before the move: "loss" and the metrics, as `summarise` takes them.
+
+    Raises:
+        ValueError: Shapes do not fit, or the batch cannot be split into `accumulate` equal parts.
+    """
+    mask = jnp.ones(labels.shape[:1], jnp.bool_) if mask is None else mask
+    key = jax.random.fold_in(state.key, state.step)
+
+    def total_loss(params: Any, statistics: Any, part: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+        def run(params: Any, frozen_params: Any, images: jax.Array) -> Any:
+            return objective.model.apply(
+                _variables(merge_params(params, frozen_params), statistics),
+                images,
+                train=True,
+                frozen=frozen,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+
+        images, labels, mask = part
+        run = jax.checkpoint(run) if remat else run
+        outputs, updates = run(params, state.frozen_params, images)
+        loss = _masked_loss(objective, labels, outputs, mask)
+        sums = {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
+        return loss.total, (updates.get("batch_stats", statistics), sums)
+
+    differentiate = jax.grad(total_loss, has_aux=True)
+    batch = (images, labels, mask)
+    if accumulate == 1:
+        gradients, (statistics, sums) = differentiate(state.params, state.batch_stats, batch, key)
+    else:
+        parts = jax.tree.map(lambda array: _split(array, accumulate), batch)
+
+        def add_part(carry: Any, numbered: Any) -> tuple[Any, Any]:
+            gradients, statistics = carry
+            number, part = numbered
+            more, (statistics, sums) = differentiate(state.params, statistics, part, jax.random.fold_in(key, number))
+            return (jax.tree.map(jnp.add, gradients, more), statistics), sums
+
+        start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats)
+        numbers = jnp.arange(accumulate, dtype=jnp.int32)
+        (gradients, statistics), sums = jax.lax.scan(add_part, start, (numbers, parts))
+        sums = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=leaf.dtype), sums)
+    # The sum of the losses was differentiated: only here is it known how many examples the whole batch counts.
+    count = jnp.maximum(sums["loss"].count, 1)
+    gradients = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), gradients)
+    changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+    following = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, changes),
+        batch_stats=statistics,
+        optimizer_state=optimizer_state,
+    )
+    return following, sums
+
+
+@functools.partial(jax.jit, static_argnames=("objective", "metrics"))
+def eval_step(
+    variables: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    objective: Objective,
+    metrics: tuple[str, ...] = ("accuracy",),
+) -> dict[str, Any]:
+    """Sums of the loss and the metrics over a batch, in inference mode.
+
+    Args:
+        variables: Of the model, such as `state.variables`.
+        images: (batch, ...), as the model takes them.
+        labels: (batch, ...), as the loss takes them.
+        mask: (batch,), bool; False where an example only fills a last batch. None counts every example.
+        objective: From `make_objective`.
+        metrics: Names of `train.metrics.METRICS`.
+
+    Returns:
+        "loss" and the metrics; add those of several batches with `add_sums`, then `summarise`.
+
+    Raises:
+        ValueError: Shapes do not fit.
+    """
+    mask = jnp.ones(labels.shape[:1], jnp.bool_) if mask is None else mask
+    outputs: Any = objective.model.apply(variables, images)
+    loss = _masked_loss(objective, labels, outputs, mask)
+    return {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
+
+
+def _masked_loss(objective: Objective, labels: jax.Array, outputs: jax.Array, mask: jax.Array) -> Mean:
+    losses = objective.per_example(labels, outputs)
+    # `where` and not a product: zero times the infinite loss of an example that only fills the batch is NaN.
+    return Mean(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), jnp.sum(mask, dtype=jnp.int32))
+
+
+def _variables(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
+    return {"params": params} | ({"batch_stats": statistics} if statistics else {})
+
+
+def _split(array: jax.Array, parts: int) -> jax.Array:
+    if parts < 1 or array.shape[0] % parts:
+        raise ValueError(f"A batch of {array.shape[0]} cannot be split into accumulate={parts} equal parts")
+    # Every parts-th example: each part of a batch that lies on many devices still lies on all of them.
+    return jnp.swapaxes(array.reshape(array.shape[0] // parts, parts, *array.shape[1:]), 0, 1)
