@@ -242,6 +242,8 @@ def _check_heap(file: Any, place: int) -> None:
     if len(head) < 16 or size > HEAP_LIMIT:  # four bytes of an array, or more than libhdf5 finds in the file
         return
     content, at = file.read(size - 16) if size > 16 else b"", 0
+    if len(content) < size - 16:  # cut short: libhdf5 says so
+        return
     while at + 16 <= len(content):
         index, _, length = struct.unpack_from("<HH4xQ", content, at)
         step = 16 + -(-length // 8) * 8 if index else length
