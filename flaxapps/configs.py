@@ -54,7 +54,13 @@ def refusal(entry: Mapping[str, Any], handlers: Mapping[str, Any]) -> str | None
         return f"{name} (Lambda: it carries Python code, which is never run)"
     if is_operation(entry):
         return None if kind in layers.FUNCTIONS else f"{name} (the operation {kind})"
-    return None if kind in handlers else f"{name} ({kind})"
+    if kind not in handlers:
+        return f"{name} ({kind})"
+    module, registered = entry.get("module"), entry.get("registered_name")
+    foreign = (module and not re.match(r"(keras|tf_keras|tensorflow)\b", module)) or ">" in (registered or "")
+    if foreign and kind not in layers.registered():
+        return f"{name} ({registered or kind} of {module}, which only shares the name of Keras's {kind})"
+    return None
 
 
 def layer_from_config(entry: Mapping[str, Any], kind: type[Layer]) -> Layer:

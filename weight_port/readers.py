@@ -29,6 +29,8 @@ WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
 CONFIG_LIMIT = 1 << 28
 CHUNK = 1 << 20
+HEAP_MAGIC = b"GCOL\x01"
+HEAP_LIMIT = 1 << 28
 DEEPEST = 32
 ALIGNMENT = 64  # what XLA wants of a buffer, to use it without a copy
 BOMB = 1 << 26, 200  # bytes of a member, and times its packed size: beyond both it is unpacked by nobody
@@ -162,7 +164,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile
                 source = path
             else:
                 raise WeightError(f"{path} is neither an HDF5 file nor a .keras archive (it starts with {magic!r})")
-            root = stack.enter_context(h5py.File(source, "r"))
+            root = _open_checked(source, stack)
             contents = _describe(root, path)
             _check_places(contents)
         yield contents
@@ -194,14 +196,60 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
                     _check_ratio(archive.getinfo(CONFIG_MEMBER), path)
                     text = archive.read(CONFIG_MEMBER)
         else:
-            with h5py.File(path, "r") as root:
-                text = root.attrs.get("model_config")
+            with ExitStack() as stack:
+                text = _open_checked(path, stack).attrs.get("model_config")
         if text is None:
             raise WeightError(f"{path} holds no model configuration: build the network and use load_weights")
         config = json.loads(text)
     if not isinstance(config, dict):
         raise WeightError(f"{path}: the model configuration is {type(config).__name__}, not an object")
     return config
+
+
+def _open_checked(source: Any, stack: ExitStack) -> h5py.File:
+    """Opens an HDF5 file after a look at its heaps of strings: damage to them makes libhdf5 2.0 loop for ever.
+
+    Raises:
+        WeightError: A heap is damaged.
+    """
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            _check_heaps(file)
+    else:
+        _check_heaps(source)
+        source.seek(0)
+    return stack.enter_context(h5py.File(source, "r"))
+
+
+def _check_heaps(file: Any) -> None:
+    tail, place = b"", 0
+    while chunk := file.read(CHUNK):
+        block = tail + chunk
+        found = block.find(HEAP_MAGIC)
+        while found >= 0:
+            _check_heap(file, place + found)
+            found = block.find(HEAP_MAGIC, found + 1)
+        tail = block[1 - len(HEAP_MAGIC) :]
+        place += len(block) - len(tail)
+        file.seek(place + len(tail))
+
+
+def _check_heap(file: Any, place: int) -> None:
+    """Walks through a global heap (HDF5 File Format Specification, III.E)."""
+    file.seek(place)
+    head = file.read(16)
+    size = int.from_bytes(head[8:], "little")
+    if len(head) < 16 or size > HEAP_LIMIT:  # four bytes of an array, or more than libhdf5 finds in the file
+        return
+    content, at = file.read(size - 16) if size > 16 else b"", 0
+    if len(content) < size - 16:  # cut short: libhdf5 says so
+        return
+    while at + 16 <= len(content):
+        index, _, length = struct.unpack_from("<HH4xQ", content, at)
+        step = 16 + -(-length // 8) * 8 if index else length
+        if not 16 <= step <= len(content) - at:
+            raise WeightError(f"The heap of strings at byte {place} is damaged")
+        at += step
 
 
 def _describe(root: h5py.File, path: str) -> LegacyFile | TreeFile:

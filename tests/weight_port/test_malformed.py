@@ -1,19 +1,28 @@
 """Thousands of damaged files, each read by a process of its own: a WeightError or the right weights, and soon."""
 
+import base64
 import collections
 import io
 import json
+import marshal
 import os
 import random
+import re
 import selectors
+import struct
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
+import flaxapps
 from tests.weight_port.test_loading import in_keras, nested, ours
+from weight_port import WeightError
 from weight_port.layout import is_nested
 
 pytestmark = pytest.mark.slow
@@ -182,3 +191,148 @@ def test_truncated(suffix, contents, read, tmp_path):
         found = read(path)
         assert "refused" in found["weights"], (size, found)
         assert "refused" in found["config"], (size, found)
+
+
+@pytest.mark.parametrize("length", [0, 255, (1 << 64) - 8])
+def test_damaged_heap_of_names(length, contents, read, tmp_path):
+    """Which libhdf5 2.0 reads for ever; also in an archive whose checksums are right."""
+    content = bytearray(contents[".weights.h5"])
+    struct.pack_into("<Q", content, content.index(b"GCOL") + 88, length)  # of the third name
+    (tmp_path / "model.weights.h5").write_bytes(content)
+    members = {"model.weights.h5": bytes(content)}
+    changed_archive(tmp_path / "model.keras", contents[".keras"], lambda all_: all_.update(members))
+    for name in ("model.weights.h5", "model.keras"):
+        check_refused_soon(read, tmp_path / name, "heap of strings", ("weights",))
+
+
+def check_refused_soon(read, path, says="", kinds=("weights", "config")):
+    start = time.monotonic()
+    found = read(path)
+    assert time.monotonic() - start < SECONDS / 2
+    for kind in kinds:
+        assert "refused" in found[kind], found
+    assert says in "".join(found[kind]["refused"] for kind in kinds)
+
+
+def read_members(content):
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def changed_archive(path, content, change, compression=zipfile.ZIP_STORED):
+    """An archive whose members have gone through `change`."""
+    members = read_members(content)
+    change(members)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(("member", "kind"), [("model.weights.h5", "weights"), ("config.json", "config")])
+def test_zip_bombs(member, kind, compression, contents, read, tmp_path):
+    """100 MB of nothing, well packed."""
+
+    def change(members):
+        members[member] = members[member] + b" " * 100_000_000
+
+    changed_archive(tmp_path / "bomb.keras", contents[".keras"], change, compression)
+    assert (tmp_path / "bomb.keras").stat().st_size < 500_000
+    check_refused_soon(read, tmp_path / "bomb.keras", "too many", (kind,))
+
+
+@pytest.mark.parametrize("declared", [0, 1000, 1 << 31])
+def test_archives_that_lie_about_sizes(declared, contents, read, tmp_path):
+    path = tmp_path / "model.keras"
+    changed_archive(path, contents[".keras"], lambda members: None, zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    for name in (b"model.weights.h5", b"config.json"):
+        struct.pack_into("<I", content, content.rindex(name) - 46 + 24, declared)
+    path.write_bytes(content)
+    check_refused_soon(read, path)
+
+
+KERNEL = {".h5": "model_weights/head/head/kernel", ".weights.h5": "layers/dense/vars/0"}
+
+
+def without_kernel(file, name):
+    del file[name]
+    return file
+
+
+SWAPS = {
+    "2**40 elements": lambda file, name: file.create_dataset(name, (1 << 40,), "float32"),
+    "2**40 elements in chunks": lambda file, name: file.create_dataset(
+        name, (1 << 20, 1 << 20), "float32", chunks=(64, 64), compression="gzip"
+    ),
+    "32 dimensions": lambda file, name: file.create_dataset(name, (2,) * 32, "float32"),
+    "nothing there": lambda file, name: None,
+    "a group": lambda file, name: file.create_group(name),
+    "text": lambda file, name: file.create_dataset(name, data=np.full((4, 2), b"text")),
+    "text of any length": lambda file, name: file.create_dataset(name, (4, 2), h5py.string_dtype()),
+    "integers": lambda file, name: file.create_dataset(name, data=np.ones((4, 2), "int32")),
+    "references": lambda file, name: file.create_dataset(name, (4, 2), h5py.ref_dtype),
+    "lists": lambda file, name: file.create_dataset(name, (4, 2), h5py.vlen_dtype("float32")),
+}
+
+
+@pytest.mark.parametrize("suffix", KERNEL)
+@pytest.mark.parametrize("swap", SWAPS)
+def test_other_things_in_place_of_an_array(swap, suffix, contents, read, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(contents[suffix])
+    with h5py.File(path, "a") as file:
+        SWAPS[swap](without_kernel(file, KERNEL[suffix]), KERNEL[suffix])
+    check_refused_soon(read, path, kinds=("weights",))
+
+
+GROUPS = {
+    ".h5": ["model_weights", "model_weights/inner", "model_weights/head/head"],
+    ".weights.h5": ["layers", "layers/dense", "layers/dense/vars", "layers/functional", "layers/functional/layers"],
+}
+
+
+@pytest.mark.parametrize(("suffix", "group"), [(suffix, group) for suffix, all_ in GROUPS.items() for group in all_])
+def test_missing_groups(suffix, group, contents, read, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(contents[suffix])
+    with h5py.File(path, "a") as file:
+        del file[group]
+    check_refused_soon(read, path, kinds=("weights",))
+
+
+CODE = "import os; os.mkdir({marker!r})"
+
+
+@pytest.mark.parametrize(
+    "form", ["Lambda", "custom class", "custom model", "custom activation", "known name elsewhere"]
+)
+def test_configurations_that_name_code(form, contents, tmp_path, monkeypatch):
+    """Nothing of it is imported or run."""
+    (tmp_path / "evil_module.py").write_text(CODE.format(marker=str(tmp_path / "ran")))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads(read_members(contents[".keras"])["config.json"])
+    layer = config["config"]["layers"][-1]
+    elsewhere = {"module": "evil_module", "registered_name": "evil>Evil"}
+    if form == "Lambda":
+        code = base64.b64encode(marshal.dumps(compile(CODE.format(marker=str(tmp_path / "ran")), "x", "exec"))).decode()
+        function = {"class_name": "__lambda__", "config": {"code": code, "defaults": None, "closure": None}}
+        layer |= {"class_name": "Lambda", "config": {"name": "head", "function": function}}
+    elif form == "custom class":
+        layer |= {"class_name": "Evil", **elsewhere}
+    elif form == "custom model":
+        config |= {"class_name": "Evil", **elsewhere}
+    elif form == "custom activation":
+        layer["config"]["activation"] = {"class_name": "function", "config": "evil", **elsewhere}
+    else:
+        layer |= elsewhere
+
+    changed_archive(
+        tmp_path / "model.keras",
+        contents[".keras"],
+        lambda members: members.update({"config.json": json.dumps(config)}),
+    )
+    with pytest.raises(WeightError, match=re.escape(str(tmp_path / "model.keras"))):
+        flaxapps.load_model(tmp_path / "model.keras")
+    assert not (tmp_path / "ran").exists()
+    assert "evil_module" not in sys.modules
