@@ -16,6 +16,8 @@ from flaxapps.network import Network
 from flaxapps.recording import Call, Layer, Node
 
 Path = tuple[str, ...]
+_flatten: Any = traverse_util.flatten_dict  # Flax leaves these two untyped
+_unflatten: Any = traverse_util.unflatten_dict
 # The kernel that makes the outputs, by kind; exact kinds, for a subclass may compute something else.
 KERNELS: Mapping[type[Layer], str] = {
     Conv2D: "kernel",
@@ -39,13 +41,13 @@ def fold_batch_norm(model: Model, variables: Mapping[str, Any]) -> Network:
     Returns:
         The folded model and variables. Not for training: the statistics are part of the kernels.
     """
-    arrays: dict[Path, Any] = traverse_util.flatten_dict(dict(variables))
+    arrays: dict[Path, Any] = _flatten(dict(variables))
     graph = _fold(model.graph, arrays, (), training=False)
     inputs, outputs = (
         nodes[0] if isinstance(given, Node) else list(nodes)
         for nodes, given in ((graph.inputs, model.inputs), (graph.outputs, model.outputs))
     )
-    return Network(Model(inputs, outputs, name=model.name), traverse_util.unflatten_dict(arrays))
+    return Network(Model(inputs, outputs, name=model.name), _unflatten(arrays))
 
 
 def _fold(graph: Graph, arrays: dict[Path, Any], above: Path, training: bool) -> Graph:
