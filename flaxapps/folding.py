@@ -88,7 +88,8 @@ def _fold(graph: Graph, arrays: dict[Path, Any], above: Path, training: bool) ->
 
 def _takes(layer: Layer, norm: BatchNormalization) -> bool:
     plain = type(layer) in KERNELS and getattr(layer, "activation", None) in (None, "linear")
-    return plain and norm.dtype in (None, layer.dtype)
+    last = norm.axis == -1 or (norm.axis == 3 and type(layer) is not Dense)  # only those give images for certain
+    return plain and last and norm.dtype in (None, layer.dtype)
 
 
 def _merge(layer: Layer, norm: BatchNormalization, arrays: dict[Path, Any], above: Path) -> Layer:
