@@ -88,8 +88,7 @@ def _fold(graph: Graph, arrays: dict[Path, Any], above: Path, training: bool) ->
 
 def _takes(layer: Layer, norm: BatchNormalization) -> bool:
     plain = type(layer) in KERNELS and getattr(layer, "activation", None) in (None, "linear")
-    last = norm.axis == -1 or (norm.axis == 3 and type(layer) is not Dense)  # only those give images for certain
-    return plain and last and norm.dtype in (None, layer.dtype)
+    return plain and norm.dtype in (None, layer.dtype)  # the axis is the last: a BatchNormalization takes no other
 
 
 def _merge(layer: Layer, norm: BatchNormalization, arrays: dict[Path, Any], above: Path) -> Layer:

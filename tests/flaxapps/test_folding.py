@@ -65,12 +65,3 @@ def test_what_must_not_be_folded():
     check(Model(x, norm(convolution(convolution(x)))), 1, IMAGES)
     check(Model(x, norm(layers.Conv2DTranspose(4, 3)(x))), 1, IMAGES)
     check(Model(x, norm(x)), 1, IMAGES)
-
-
-@pytest.mark.parametrize(("axis", "left"), [(1, 1), (3, 0), (-1, 0)])
-def test_only_an_axis_of_channels_is_folded(axis, left):
-    x = Input((6, 6, 4))
-    model = Model(x, layers.BatchNormalization(axis=axis)(layers.Conv2D(4, 3)(x)))  # 4 rows, 4 columns, 4 channels
-    scales = np.random.default_rng(1).uniform(0.5, 2, (4,)).astype("f4")
-    variables = jax.tree.map(lambda array: array + (scales if array.shape == (4,) else 0), model.init_variables())
-    check(model, left, IMAGES[:, :6, :6], variables)
