@@ -27,7 +27,8 @@ def check(model, left, images, variables=None):
         assert relative_difference(mine, np.asarray(other)) <= 1e-5
 
 
-@pytest.mark.parametrize("include_top", [pytest.param(True, id="top", marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("include_top", [True, False], ids=["top", "notop"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name, include_top):
     minimum = flaxapps.model_info(name).possible_size

@@ -116,7 +116,7 @@ def test_order_and_names_of_random_networks(steps, ends, inputs, named):
     assert network.count_params() == model.count_params()
 
 
-@settings(COMMON, max_examples=50)
+@settings(COMMON, max_examples=20)
 @given(**recipes(7))
 def test_outputs_of_random_networks(steps, ends, inputs, named):
     with tempfile.TemporaryDirectory() as folder, zero_initial_weights():
