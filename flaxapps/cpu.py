@@ -15,12 +15,17 @@ Pair = tuple[int, int]
 LARGEST_WINDOW = 25  # each place of a window is one more operation to compile and to read the image for
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Widens half precision; other dtypes stay."""
+    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+
+
 def depthwise_convolution(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: str, dilation: Pair = (1, 1)
 ) -> jax.Array:
     """The sum over the places of the kernel; half precision is added up in float32."""
     height, width, channels, multiplier = kernel.shape
-    wide = _at_least_float32(kernel.astype(x.dtype)).reshape(height * width, channels, multiplier)
+    wide = at_least_float32(kernel.astype(x.dtype)).reshape(height * width, channels, multiplier)
     shifts = shifted(x, 0.0, (height, width), strides, padding, dilation)
     if multiplier == 1:
         return sum_up(shift * place[:, 0] for shift, place in zip(shifts, wide, strict=True)).astype(x.dtype)
@@ -59,8 +64,4 @@ def shifted(
     for row in range(0, span[0], dilation[0]):
         for column in range(0, span[1], dilation[1]):
             end = (x.shape[0], row + last[0] + 1, column + last[1] + 1, x.shape[3])
-            yield _at_least_float32(lax.slice(x, (0, row, column, 0), end, (1, *strides, 1)))
-
-
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+            yield at_least_float32(lax.slice(x, (0, row, column, 0), end, (1, *strides, 1)))

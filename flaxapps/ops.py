@@ -9,13 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from flaxapps import cpu
+from flaxapps.cpu import at_least_float32 as at_least_float32
 
 Pair = tuple[int, int]
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """Widens half precision; other dtypes stay."""
-    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
 
 
 def end_of_product(x: jax.Array) -> jax.Array:

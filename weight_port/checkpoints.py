@@ -7,7 +7,7 @@ import errno
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from weight_port.errors import WeightError
 from weight_port.readers import ZIP_MAGIC, damage_named
-from weight_port.writers import replacing
+from weight_port.writers import leaves, replacing
 
 SEPARATOR = "/"
 ORBAX_MARKS = ("_CHECKPOINT_METADATA", "_METADATA")  # the second alone in folders of Orbax before 0.7
@@ -116,15 +116,6 @@ def save_orbax(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
             if replaced:
                 os.rename(old, target)
             raise
-
-
-def leaves(tree: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The arrays of a tree, with their paths."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, (*above, str(key)))
-        else:
-            yield (*above, str(key)), value
 
 
 def nest(arrays: Mapping[Path, Any]) -> dict[str, Any]:

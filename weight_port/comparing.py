@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_port.checkpoints import SEPARATOR, leaves
+from weight_port.checkpoints import SEPARATOR
 from weight_port.errors import WeightError
 from weight_port.forms import Form, find_model, form_of, read_variables
 from weight_port.readers import LegacyFile, StoredArray, damage_named, open_weights
+from weight_port.writers import leaves
 
 DEFLATE_LIMIT = 1032  # how far zlib, which HDF5 compresses with, can shrink anything
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from weight_port.checkpoints import SEPARATOR, leaves
+from weight_port.checkpoints import SEPARATOR
 from weight_port.forms import Form, form_of, is_whole_model, read_variables
 from weight_port.published import PUBLISHED_FILES
 from weight_port.readers import CONFIG_LIMIT, LegacyFile, StoredArray, damage_named, open_weights
+from weight_port.writers import leaves
 
 METADATA_MEMBER = "metadata.json"
 CHUNK = 1 << 20

@@ -65,7 +65,7 @@ def check_variables(model: ModelLike, variables: Mapping[str, Any]) -> dict[Path
         WeightError: There are arrays missing, too many, of other shapes, or of a dtype that float32 does not hold
             exactly; all are listed.
     """
-    found = dict(_leaves(variables))
+    found = dict(leaves(variables))
     wanted = {target.path: target for target in all_targets(model.layers)}
     shared = [(target, found[path]) for path, target in wanted.items() if path in found]
     missing = [str(target) for path, target in wanted.items() if path not in found]
@@ -77,12 +77,13 @@ def check_variables(model: ModelLike, variables: Mapping[str, Any]) -> dict[Path
     return found
 
 
-def _leaves(tree: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(tree: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The arrays of a tree, with their paths."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, (*above, key))
+            yield from leaves(value, (*above, str(key)))
         else:
-            yield (*above, key), value
+            yield (*above, str(key)), value
 
 
 def _fits(target: Target, leaf: Any) -> bool:

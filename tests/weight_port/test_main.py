@@ -17,10 +17,11 @@ import weight_port
 from flaxapps import load_model
 from tests.imported import randomise
 from weight_port import WeightError
-from weight_port.checkpoints import leaves, load_npz, save_npz, save_orbax
+from weight_port.checkpoints import load_npz, save_npz, save_orbax
 from weight_port.cli import main
 from weight_port.comparing import compare_files
 from weight_port.verifying import Departure, first_departure
+from weight_port.writers import leaves
 
 NAMES = {"legacy": "x.h5", "tree": "x.weights.h5", "archive": "x.keras", "npz": "x.npz", "orbax": "x"}
 
