@@ -13,7 +13,7 @@ from typing import Any
 from weight_port.checkpoints import is_npz, is_orbax, load_npz, load_orbax, save_npz, save_orbax
 from weight_port.errors import WeightError
 from weight_port.loading import load_weights
-from weight_port.readers import LegacyFile, open_weights, read_config
+from weight_port.readers import ZIP_MAGIC, LegacyFile, open_weights, read_config
 from weight_port.writers import check_variables, save_weights
 
 
@@ -50,7 +50,7 @@ def form_of(path: str) -> Form:
     if legacy:
         return Form.LEGACY
     with open(path, "rb") as stream:
-        return Form.ARCHIVE if stream.read(2) == b"PK" else Form.TREE
+        return Form.ARCHIVE if stream.read(2) == ZIP_MAGIC else Form.TREE
 
 
 def form_to_write(path: str) -> Form:

@@ -34,8 +34,8 @@ def test_by_name_pattern_and_nested(nested):
     assert train.frozen_layers(nested, names=["inner/norm"]) == {"inner/norm"}
     assert train.frozen_layers(nested, pattern="conv|norm") == {"inner/conv", "inner/norm"}
     assert train.frozen_layers(nested, pattern="inner/norm") == {"inner/norm"}
-    predicate = lambda layer: layer.class_name == "BatchNormalization"  # noqa: E731
-    assert train.frozen_layers(nested, predicate=predicate) == {"inner/norm"}
+    norms = train.frozen_layers(nested, predicate=lambda layer: layer.class_name == "BatchNormalization")
+    assert norms == {"inner/norm"}
     mask = train.trainable_mask(nested.init_variables()["params"], {"inner/norm"})
     assert mask["inner"] == {"conv": {"kernel": True, "bias": True}, "norm": {"scale": False, "bias": False}}
     assert all(jax.tree.leaves(mask["head"]))
