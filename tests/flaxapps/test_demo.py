@@ -47,6 +47,7 @@ def test_logits_are_those_of_keras(data: demo.DemoData):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_the_model_goes_back_to_keras(data: demo.DemoData, tmp_path: Path):
     """The file Keras saved, through our variables, to a file Keras opens: same layers, same arrays, same outputs."""
     import keras

@@ -4,6 +4,7 @@ import itertools
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -105,6 +106,7 @@ def order_here(model):
     return [(layer.name, order_here(layer) if getattr(layer, "layers", None) else None) for layer in model.layers]
 
 
+@pytest.mark.slow
 @settings(COMMON, max_examples=120)
 @given(**recipes(12))
 def test_order_and_names_of_random_networks(steps, ends, inputs, named):
@@ -116,7 +118,8 @@ def test_order_and_names_of_random_networks(steps, ends, inputs, named):
     assert network.count_params() == model.count_params()
 
 
-@settings(COMMON, max_examples=20)
+@pytest.mark.slow
+@settings(COMMON, max_examples=50)
 @given(**recipes(7))
 def test_outputs_of_random_networks(steps, ends, inputs, named):
     with tempfile.TemporaryDirectory() as folder, zero_initial_weights():

@@ -55,6 +55,7 @@ def compare(ours, theirs, dtype, *shapes):
             assert difference <= TOLERANCES[dtype] * max(1, np.max(np.abs(other)))
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(**COMMON, window=st.sampled_from([(1, 1), (3, 3), (2, 3), (5, 1)]), dilation=PAIRS, multiplier=st.integers(1, 3))
 def test_depthwise_convolution(size, strides, padding, dtype, window, dilation, multiplier):
@@ -68,6 +69,7 @@ def test_depthwise_convolution(size, strides, padding, dtype, window, dilation, 
     compare(ours, theirs, dtype, (2, *size, 4), (*window, 4, multiplier))
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(**COMMON)
 def test_pointwise_convolution(size, strides, padding, dtype):
@@ -76,6 +78,7 @@ def test_pointwise_convolution(size, strides, padding, dtype):
     compare(ours, theirs, dtype, (2, *size, 6), (1, 1, 6, 5))
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(**COMMON, window=PAIRS)
 def test_pooling(size, strides, padding, dtype, window):

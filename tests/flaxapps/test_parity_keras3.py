@@ -79,7 +79,10 @@ def test_bfloat16_reaches_every_layer_and_predictions_are_float32(name):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# VGG16 is where jax 0.12 went wrong, so every run has it, on every jax.
+@pytest.mark.parametrize(
+    "name", [name if name == "vgg16" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_bfloat16_stays_close(name):
     """To what 8 bits hold: 2**-9 a rounding, carried through tens of layers; wrong fusions are off by 1, or NaN."""
     size = SIZES[name][0]
