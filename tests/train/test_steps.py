@@ -15,7 +15,7 @@ BATCHES, BATCH, CLASSES = 10, 8, 4
 FROZEN = frozenset({"conv1", "norm1"})
 RANDOM = np.random.default_rng(3)
 IMAGES = RANDOM.normal(0, 1, (BATCHES * BATCH, 8, 8, 3)).astype("float32")
-LABELS = RANDOM.integers(0, CLASSES, BATCHES * BATCH)
+LABELS = RANDOM.integers(0, CLASSES, BATCHES * BATCH).astype("int32")  # what JAX has without x64
 SGD = optax.sgd(0.05, momentum=0.9)
 
 
