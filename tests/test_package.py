@@ -39,6 +39,7 @@ def test_dependencies_run_one_way(package):
         ("weight_port", ["jax", "flax", "flaxapps", "keras", "rich"]),
         ("weight_port.cli", ["jax", "flax", "flaxapps", "keras", "rich", "orbax"]),
         ("flaxapps.cli", ["keras", "matplotlib", "PIL"]),
+        ("train", ["keras", "tensorflow", "matplotlib", "PIL", "grain", "dm_pix", "tensorboardX"]),
     ],
 )
 def test_importing_stays_light(module, absent):

@@ -1,5 +1,8 @@
 """Fine-tuning of flaxapps models with Optax."""
 
+from train.datasets import ArrayDataset as ArrayDataset
+from train.datasets import Dataset as Dataset
+from train.datasets import as_dataset as as_dataset
 from train.logits import last_activation as last_activation
 from train.logits import without_last_activation as without_last_activation
 from train.losses import Objective as Objective

@@ -1,0 +1,79 @@
+"""What a dataset is made of, as names and texts: its fingerprint, and how it differs from another."""
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+ENTRIES_SHOWN = 10
+
+
+def fingerprint_of(manifest: Mapping[str, str]) -> str:
+    """The SHA-256 of a manifest, its order included: 64 hexadecimal digits.
+
+    >>> fingerprint_of({"file a.png": "class 0, 100 bytes"})[:8]
+    '81c7d0ae'
+    """
+    digest = hashlib.sha256()
+    for name, text in manifest.items():
+        digest.update(f"{name}\0{text}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def difference(saved: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
+    """What has changed from one manifest to another, a line each; empty where nothing has.
+
+    >>> difference({"file a.png": "class 0, 100 bytes"}, {"file a.png": "class 1, 100 bytes"})
+    ['file a.png: was class 0, 100 bytes, is class 1, 100 bytes']
+
+    Args:
+        saved: The manifest of before.
+        current: The manifest of now.
+
+    Returns:
+        At most ten lines each on what is gone, new and changed, and how many more there are.
+    """
+    gone = [f"{name}: was {text}, is gone" for name, text in saved.items() if name not in current]
+    new = [f"{name}: is new, {text}" for name, text in current.items() if name not in saved]
+    changed = [
+        f"{name}: was {text}, is {current[name]}"
+        for name, text in saved.items()
+        if name in current and current[name] != text
+    ]
+    lines = [line for group in (gone, new, changed) for line in _shortened(group)]
+    if not lines and list(saved) != list(current):
+        lines.append("the same entries are there in another order")
+    return lines
+
+
+def write_manifest(path: str | os.PathLike[str], manifest: Mapping[str, str]) -> None:
+    """Writes a manifest as gzipped JSON; the bytes depend on the manifest alone.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    Path(path).write_bytes(gzip.compress(json.dumps(manifest).encode(), compresslevel=1, mtime=0))
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Reads what `write_manifest` wrote.
+
+    Raises:
+        OSError: The file is not there or cannot be read.
+        ValueError: It holds no manifest.
+    """
+    try:
+        manifest = json.loads(gzip.decompress(Path(path).read_bytes()))
+    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} holds no manifest of a dataset: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path} holds no manifest of a dataset but a {type(manifest).__name__}")
+    return manifest
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    if len(lines) <= ENTRIES_SHOWN:
+        return lines
+    return [*lines[:ENTRIES_SHOWN], f"and {len(lines) - ENTRIES_SHOWN} more like these"]
