@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from flaxapps.inference import known_preprocessing, predict
 from flaxapps.model import Model
 from flaxapps.network import on_device
 from flaxapps.photos import PhotoFormat, find_photos, photo_format, read_photos
+from flaxapps.recipe import read_recipe
 from flaxapps.registry import build_model, get_model, list_models, model_info
 from flaxapps.reports import (
     describe_error,
@@ -39,13 +40,15 @@ def classify_photos(arguments: argparse.Namespace) -> int:
         OSError: A file is not there, or cannot be read or written.
     """
     paths = find_photos(arguments.images)
-    labels = read_labels(arguments.labels) if arguments.labels else None
+    recipe = read_recipe(arguments.model)
+    labels = read_labels(arguments.labels) if arguments.labels else recipe.class_names
     with ExitStack() as stack:
         output = stack.enter_context(replacing(arguments.output)) if arguments.output else sys.stdout
-        model, load = _open_model(arguments.model, arguments.weights)
-        form = _photo_format(model, arguments.size)
-        _check_classes(model, labels)
-        preprocess = _preprocessing(model, arguments.preprocess)
+        model, load = open_model(recipe.model, arguments.weights)
+        form = settle_format(model, arguments.size)
+        check_classes(model, labels)
+        option = recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess
+        preprocess = chosen_preprocessing(model, option)
         variables = load()
         read: list[Path] = []
         progress = stack.enter_context(open_progress())
@@ -56,7 +59,8 @@ def classify_photos(arguments: argparse.Namespace) -> int:
             progress.advance(task)
 
         def batches() -> Iterator[Any]:
-            options = {"interpolation": arguments.interpolation, "batch_size": arguments.batch_size}
+            interpolation = arguments.interpolation or recipe.interpolation or "nearest"
+            options = {"interpolation": interpolation, "batch_size": arguments.batch_size}
             for files, photos in read_photos(paths, form, unreadable=complain, **options):
                 read.extend(files)
                 yield photos
@@ -71,8 +75,16 @@ def classify_photos(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _open_model(name: str, weights: str | None) -> tuple[Model, Callable[[], Any]]:
-    """A model and what loads its variables: a download should not begin before everything else is known to fit."""
+def open_model(name: str, weights: str | None) -> tuple[Model, Callable[[], Any]]:
+    """A model and what loads its variables: a download should not begin before everything else is known to fit.
+
+    Args:
+        name: A network, or the path of a Keras model.
+        weights: The path of a file of weights to use in place of the published or stored ones.
+
+    Raises:
+        ValueError: There is no such model, or it cannot be loaded.
+    """
     if name in list_models():
         # Photos come channels last from their files, whatever keras.json says.
         arguments = {"weights": weights or "imagenet", "data_format": "channels_last"}
@@ -92,27 +104,42 @@ def open_file(name: str) -> Model:
     return load_architecture(name)
 
 
-def _photo_format(model: Model, size: list[int] | None) -> PhotoFormat:
-    """The photos a model takes; a free size is settled by --size, or by what the network of this name is used to."""
+def settle_format(model: Model, size: Sequence[int] | None) -> PhotoFormat:
+    """The photos a model takes; a free size is settled by --size, or by what the network of this name is used to.
+
+    Raises:
+        ValueError: It takes no photos, or others than `size` (height, width), or any and none was given.
+    """
     form = photo_format(model)
     default = model_info(model.name).default_size if model.name in list_models() else None
     height, width = size or (form.height or default, form.width or default)
     if height is None or width is None:
         raise ValueError(f"{model.name!r} takes photos of any size: give one with --size HEIGHT WIDTH")
     if form.height not in (None, height) or form.width not in (None, width):
-        raise ValueError(f"{model.name!r} takes photos of {form.height} x {form.width}, got --size {height} {width}")
+        raise ValueError(f"{model.name!r} takes photos of {form.height} x {form.width}, got {height} x {width}")
     return form._replace(height=height, width=width)
 
 
-def _check_classes(model: Model, labels: list[str] | None) -> None:
+def check_classes(model: Model, labels: Sequence[str] | None) -> int:
+    """How many classes a model tells apart.
+
+    Raises:
+        ValueError: None, or another number than there are `labels`.
+    """
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
         raise ValueError(f"{model.name!r} does not give scores for classes: its output is {shape}")
     if labels is not None and len(labels) != shape[1]:
         raise ValueError(f"There are {len(labels)} labels for the {shape[1]} classes of {model.name!r}")
+    return int(shape[1])
 
 
-def _preprocessing(model: Model, option: str) -> bool | str:
+def chosen_preprocessing(model: Model, option: str) -> bool | str:
+    """What --preprocess means for `predict`.
+
+    Raises:
+        ValueError: It is "auto" and the model does not tell.
+    """
     if option == "auto" and len(known_preprocessing(model)) != 1:
         raise ValueError(
             f"{model.name!r} is and holds no network whose preprocessing is known: "

@@ -18,6 +18,8 @@ EXAMPLES = """examples:
   flaxapps info resnet50
   flaxapps summary xception --no-top --input-shape 150 150
   flaxapps predict photos/ --model resnet50 --top 3
+  flaxapps finetune photos_by_class/ --model xception --output mine/
+  flaxapps evaluate other_photos_by_class/ --model mine/
   flaxapps demo
 """
 PREDICT_EXAMPLES = """examples:
@@ -25,8 +27,21 @@ PREDICT_EXAMPLES = """examples:
   flaxapps predict photos/ more/dog.png --model xception --top 1 --format csv --output labels.csv
   flaxapps predict photos/ --model mine.keras --labels names.txt --preprocess tf --format jsonl
   flaxapps predict photos/ --model vgg16 --weights vgg16_finetuned.weights.h5
+  flaxapps predict photos/ --model mine/           # a folder that flaxapps finetune wrote
 
 The exit code is 1 where a photo could not be read; the others are predicted all the same.
+"""
+EVALUATE_EXAMPLES = """examples:
+  flaxapps evaluate photos_by_class/ --model mine/           # a folder that flaxapps finetune wrote
+  flaxapps evaluate table.csv --model mine.keras --labels names.txt --preprocess tf --format csv --output by_class.csv
+
+The published accuracies, by those who have ImageNet (folders are matched by their wnids, n01440764 and so on):
+  flaxapps evaluate ILSVRC2012_val/ --model resnet50 --resize 256
+  flaxapps evaluate ILSVRC2012_img_val/ --truth devkit/data/ILSVRC2012_validation_ground_truth.txt \\
+      --model inception_v3 --resize 342
+
+DATA is a folder with a folder for each class, a CSV file with the columns path and label, or, with --truth, a folder
+of photos. The exit code is 1 where a photo could not be read; the others are evaluated all the same.
 """
 SUMMARY_EXAMPLES = """examples:
   flaxapps summary vgg16
@@ -93,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_predict(_add_command(commands, "predict", _predict, "what is on photos", PREDICT_EXAMPLES))
 
+    _add_evaluate(_add_command(commands, "evaluate", _evaluate, "how often a network is right", EVALUATE_EXAMPLES))
+
     command = _add_command(commands, "demo", _demo, "classify 18 real photos with a real Keras model")
     command.description = DEMO_DESCRIPTION
     command.add_argument("--output", metavar="FILE", default="contact_sheet.png", help="default: %(default)s")
@@ -109,13 +126,8 @@ def _add_command(commands: Any, name: str, run: Any, summary: str, epilog: str |
 
 
 def _add_predict(command: Any) -> None:
-    from flaxapps.image import INTERPOLATIONS
-
     command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="folders are searched at any depth")
-    command.add_argument(
-        "--model", required=True, metavar="NAME|FILE.keras", help="a network of `flaxapps list`, or a Keras model"
-    )
-    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
+    _add_model(command)
     command.add_argument("--top", type=_positive, default=5, metavar="N", help="classes for each photo (default: 5)")
     command.add_argument(
         "--format",
@@ -123,10 +135,52 @@ def _add_predict(command: Any) -> None:
         default="table",
         help="scores are the network's own output: probabilities, or logits where it has no softmax (default: table)",
     )
+    _add_reading(command, "nearest")
+
+
+def _add_evaluate(command: Any) -> None:
+    command.add_argument("data", metavar="DATA", help="labelled photos, see below")
+    _add_model(command)
+    command.add_argument(
+        "--truth",
+        metavar="FILE",
+        help="labels of a folder of photos: a CSV file such as Kaggle's LOC_val_solution.csv, lines of NAME LABEL, or "
+        "a label per line, such as the ground truth of ILSVRC2012's development kit with its meta.mat beside it",
+    )
+    command.add_argument(
+        "--resize", type=_positive, metavar="N", help="bring the shorter side to N pixels, then cut out the centre"
+    )
+    command.add_argument(
+        "--crop", type=_positive, metavar="N", help="how much is cut out, for models that take any size"
+    )
+    command.add_argument(
+        "--format",
+        choices=("table", "csv", "json"),
+        default="table",
+        help="csv has a line for each class, json everything (default: table, worst classes first)",
+    )
+    _add_reading(command, "bilinear")
+
+
+def _add_model(command: Any) -> None:
+    command.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME|FILE.keras|DIR",
+        help="a network of `flaxapps list`, a Keras model, or a folder of `flaxapps finetune`",
+    )
+    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
+
+
+def _add_reading(command: Any, interpolation: str) -> None:
+    from flaxapps.image import INTERPOLATIONS
+
     command.add_argument("--output", metavar="FILE", help="in place of the terminal; written as a whole or not at all")
     command.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="photos at a time (default: 32)")
     _add_size(command, "--size", "photo size for models that take any")
-    command.add_argument("--interpolation", choices=INTERPOLATIONS, default="nearest", help="default: nearest")
+    command.add_argument(
+        "--interpolation", choices=INTERPOLATIONS, help=f"default: {interpolation}, or what the model was trained with"
+    )
     command.add_argument(
         "--preprocess",
         choices=("auto", "caffe", "tf", "torch", "none"),
@@ -242,6 +296,12 @@ def _predict(arguments: argparse.Namespace) -> int:
     from flaxapps.classification import classify_photos
 
     return classify_photos(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from flaxapps.evaluation import evaluate_photos
+
+    return evaluate_photos(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
