@@ -1,8 +1,11 @@
 """Fine-tuning of flaxapps models with Optax."""
 
+from train.class_names import load_class_names as load_class_names
+from train.class_names import save_class_names as save_class_names
 from train.datasets import ArrayDataset as ArrayDataset
 from train.datasets import Dataset as Dataset
 from train.datasets import as_dataset as as_dataset
+from train.folders import image_folder as image_folder
 from train.logits import last_activation as last_activation
 from train.logits import without_last_activation as without_last_activation
 from train.losses import Objective as Objective
@@ -25,3 +28,4 @@ from train.state import TrainState as TrainState
 from train.state import create_state as create_state
 from train.steps import eval_step as eval_step
 from train.steps import train_step as train_step
+from train.tables import image_table as image_table
