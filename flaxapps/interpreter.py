@@ -7,13 +7,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import Scope
 
+from flaxapps.batch import Batch
 from flaxapps.graph import Graph
 from flaxapps.layers import Functional
 from flaxapps.recording import Layer, Weight
 from flaxapps.variables import INITIALIZERS
 
 
-def run(graph: Graph, scope: Scope, values: list[jax.Array], train: bool, frozen: frozenset[str]) -> list[jax.Array]:
+def run(
+    graph: Graph, scope: Scope, values: list[jax.Array], train: bool, frozen: frozenset[str], batch: Batch
+) -> list[jax.Array]:
     """Computes the outputs of a graph.
 
     Args:
@@ -22,6 +25,7 @@ def run(graph: Graph, scope: Scope, values: list[jax.Array], train: bool, frozen
         values: An array for every input, channels last. Extended with the outputs of every call.
         train: Whether layers are in training mode.
         frozen: Names of layers that do not train, as `Model.__call__` takes them.
+        batch: What the examples are a part of.
 
     Returns:
         An array for every output.
@@ -41,10 +45,10 @@ def run(graph: Graph, scope: Scope, values: list[jax.Array], train: bool, frozen
                     value.astype(layer.dtype) if cast else value for value, cast in zip(inputs, floats, strict=True)
                 ]
             if isinstance(layer, Functional):
-                values += run(layer.graph, child, inputs, mode, _inside(layer, frozen))
+                values += run(layer.graph, child, inputs, mode, _inside(layer, frozen), batch)
             else:
                 parent: Any = child  # Flax takes a Scope here, though it does not say so
-                values.append(LayerCall(layer, mode, name in frozen, parent=parent, name=name)(*inputs))
+                values.append(LayerCall(layer, mode, name in frozen, batch, parent=parent, name=name)(*inputs))
         except Exception as error:
             shapes = [value.shape for value in inputs]
             error.add_note(f"In layer {name!r} of kind {layer.class_name}, on inputs of shape {shapes}.")
@@ -84,6 +88,7 @@ class LayerCall(nn.Module):
     layer: Layer
     train: bool
     frozen: bool
+    batch: Batch
 
     @nn.compact
     def __call__(self, *inputs: jax.Array) -> jax.Array:
@@ -96,7 +101,9 @@ class LayerCall(nn.Module):
         keeps_statistics = any(weight.collection == "batch_stats" for weight in owned.values())
         if not self.train or (self.frozen and keeps_statistics):
             return self.layer.call(weights, *inputs)
-        output, updates = self.layer.call_training(weights, *inputs, make_key=lambda: self.make_rng("dropout"))
+        output, updates = self.layer.call_training(
+            weights, *inputs, make_key=lambda: self.make_rng("dropout"), batch=self.batch
+        )
         if not self.is_initializing():
             for leaf, value in updates.items():
                 self.put_variable("batch_stats", leaf, value)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from flaxapps.batch import Batch
 from flaxapps.graph import Graph, LayerInGraph
 from flaxapps.interpreter import check_frozen, run
 from flaxapps.layers import Functional, InputLayer
@@ -64,7 +65,14 @@ class Model(nn.Module):
         return f"Model(name={self.name!r}, inputs={self.inputs!r}, outputs={self.outputs!r})"
 
     def __call__(
-        self, x: Any, train: bool = False, frozen: frozenset[str] = frozenset(), *, training: bool | None = None
+        self,
+        x: Any,
+        train: bool = False,
+        frozen: frozenset[str] = frozenset(),
+        *,
+        training: bool | None = None,
+        mask: jax.Array | None = None,
+        axis_name: str | None = None,
     ) -> Any:
         """Computes the outputs; or, on a Node, records the whole model as one layer.
 
@@ -76,6 +84,9 @@ class Model(nn.Module):
             frozen: Names of layers that do not train: no gradient reaches their parameters, and BatchNormalization
                 among them stays in inference mode. "outer/inner" names a layer inside a nested model, "outer" all.
             training: For Nodes: fixes the mode of this call as `model(x, training=False)` does in Keras.
+            mask: (batch,), bool; False where an example only fills the batch and has no part in its statistics.
+            axis_name: The mapped axis (of `jax.pmap`, say) whose devices hold the other parts of the batch: its
+                statistics are then those of all parts.
 
         Returns:
             The output array, or a list where `outputs` is one.
@@ -91,7 +102,7 @@ class Model(nn.Module):
         self.check_arrays(given)
         if self.scope is None:
             raise ValueError("A model holds no arrays: call model.apply(variables, x) or flaxapps.predict")
-        results = run(self.graph, self.scope, _enter(self.graph, given), train, frozen)
+        results = run(self.graph, self.scope, _enter(self.graph, given), train, frozen, Batch(mask, axis_name))
         if self.data_format == "channels_first":
             results = [jnp.moveaxis(value, -1, 1) if value.ndim == 4 else value for value in results]
         return results[0] if isinstance(self.outputs, Node) else results

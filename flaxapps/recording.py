@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 
+from flaxapps.batch import Batch
 from weight_port.naming import snake_case
 
 Shape = tuple[int | None, ...]
@@ -84,7 +85,7 @@ class Layer:
         raise NotImplementedError(f"{self.class_name} does not compute anything")
 
     def call_training(
-        self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array]
+        self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Computes the output in training mode, and the new values of the `batch_stats` that change.
 
@@ -92,6 +93,7 @@ class Layer:
             weights: The layer's arrays by leaf name.
             *inputs: The input arrays.
             make_key: Gives a new random key at each call (the `dropout` stream of the model).
+            batch: What the examples are a part of, for statistics over all of it.
         """
         return self.call(weights, *inputs), {}
 

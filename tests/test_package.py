@@ -38,13 +38,14 @@ def test_dependencies_run_one_way(package):
         ("flaxapps", ["keras", "tensorflow", "matplotlib", "PIL", "orbax.checkpoint", "grain"]),
         ("weight_port", ["jax", "flax", "flaxapps", "keras", "rich"]),
         ("weight_port.cli", ["jax", "flax", "flaxapps", "keras", "rich", "orbax"]),
+        ("train", ["grain", "orbax.checkpoint", "tensorboardX", "matplotlib"]),
         ("flaxapps.cli", ["keras", "matplotlib", "PIL"]),
         ("train", ["keras", "tensorflow", "matplotlib", "PIL", "grain", "dm_pix", "tensorboardX"]),
     ],
 )
 def test_importing_stays_light(module, absent):
     """Whatever `import flax` brings is there anyway; nothing heavy comes on top."""
-    before = "import flax, json, sys" if module == "flaxapps" else "import json, sys"
+    before = "import flax, json, sys" if module in ("flaxapps", "train") else "import json, sys"
     code = f"{before}; known = {{*sys.modules}}; import {module}; print(json.dumps([*{{*sys.modules}} - known]))"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert not set(absent) & set(json.loads(output))

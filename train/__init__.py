@@ -2,12 +2,23 @@
 
 from train.class_names import load_class_names as load_class_names
 from train.class_names import save_class_names as save_class_names
+from train.csv_log import CSVLog as CSVLog
 from train.datasets import ArrayDataset as ArrayDataset
 from train.datasets import Dataset as Dataset
 from train.datasets import as_dataset as as_dataset
+from train.early_stopping import EarlyStopping as EarlyStopping
+from train.errors import CheckpointError as CheckpointError
+from train.errors import Interrupted as Interrupted
+from train.errors import TrainingError as TrainingError
+from train.evaluation import evaluate as evaluate
+from train.events import EpochEnd as EpochEnd
+from train.events import StepEnd as StepEnd
 from train.folders import image_folder as image_folder
+from train.history import write_csv as write_csv
 from train.logits import last_activation as last_activation
 from train.logits import without_last_activation as without_last_activation
+from train.loop import FitResult as FitResult
+from train.loop import fit as fit
 from train.losses import Objective as Objective
 from train.losses import binary_crossentropy as binary_crossentropy
 from train.losses import categorical_crossentropy as categorical_crossentropy
@@ -24,8 +35,10 @@ from train.metrics import add_sums as add_sums
 from train.metrics import confusion_matrix as confusion_matrix
 from train.metrics import summarise as summarise
 from train.metrics import top_k_accuracy as top_k_accuracy
+from train.progress import ProgressDisplay as ProgressDisplay
 from train.state import TrainState as TrainState
 from train.state import create_state as create_state
 from train.steps import eval_step as eval_step
 from train.steps import train_step as train_step
 from train.tables import image_table as image_table
+from train.tensorboard import TensorBoard as TensorBoard

@@ -26,7 +26,7 @@ def categorical_crossentropy(
     """Cross-entropy with one-hot labels, or with any distribution over the classes.
 
     Args:
-        labels: (..., classes), of any numeric dtype.
+        labels: (..., classes), of any numeric dtype; or integers (...), indices of classes, as datasets give them.
         outputs: (..., classes), probabilities (normalised to sum to 1, as Keras does) or logits; a floating dtype.
         from_logits: Whether `outputs` are logits.
         label_smoothing: The part of every label, from 0 to 1, that is spread evenly over the classes.
@@ -37,6 +37,8 @@ def categorical_crossentropy(
     Raises:
         ValueError: The shapes differ.
     """
+    if labels.shape == outputs.shape[:-1] and jnp.issubdtype(labels.dtype, jnp.integer):
+        labels = jax.nn.one_hot(labels.astype(jnp.int32), outputs.shape[-1], dtype=jnp.float32)
     _check_same_shape(labels, outputs)
     outputs = ops.at_least_float32(outputs)
     labels = labels.astype(outputs.dtype)

@@ -16,12 +16,12 @@ class Mean(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call, unuse
     """A mean that is not divided yet.
 
     Attributes:
-        total: Sum of the values, (); int32 for counts, so that sums of them are exact.
+        total: Sum of the values, (); int32 for counts, so that sums of them are exact. Plain numbers on the host.
         count: How many there are, (), int32.
     """
 
-    total: jax.Array
-    count: jax.Array
+    total: Any
+    count: Any
 
     @property
     def value(self) -> float:

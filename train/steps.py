@@ -4,6 +4,7 @@ Only the trainable parameters are differentiated, so that XLA is never given a b
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,13 +16,10 @@ from train.masks import merge_params
 from train.metrics import Mean, batch_metrics
 from train.state import TrainState
 
+Prepare = Callable[[jax.Array, jax.Array], jax.Array]
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("objective", "optimizer", "frozen", "accumulate", "remat", "metrics"),
-    donate_argnames=("state",),
-)
-def train_step(
+
+def take_step(
     state: TrainState,
     images: jax.Array,
     labels: jax.Array,
@@ -33,15 +31,18 @@ def train_step(
     accumulate: int = 1,
     remat: bool = False,
     metrics: tuple[str, ...] = (),
+    prepare: Prepare | None = None,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Moves the trainable parameters once, against the gradient of the mean loss of the batch.
 
+    `train_step` is this function compiled, with `state` donated and the keyword arguments static.
+
     Args:
-        state: The state; it is donated: use the one that is returned.
-        images: (batch, ...), as the model takes them.
+        state: The state; `train_step` uses it up: go on with the one that is returned.
+        images: (batch, ...), as the model, or `prepare`, takes them.
         labels: (batch, ...), as the loss takes them.
-        mask: (batch,), bool; False where an example only fills the batch: it has no part in the loss and the metrics,
-            but in the batch's statistics of BatchNormalization it has. None counts every example.
+        mask: (batch,), bool; False where an example only fills the batch and has no part in anything. None counts all.
         objective: From `make_objective`.
         optimizer: The one the state was created with.
         frozen: The set the state was created with; their BatchNormalization stays in inference mode.
@@ -49,6 +50,9 @@ def train_step(
             over the whole batch; BatchNormalization sees each part by itself.
         remat: Whether to compute the network a second time in the backward pass instead of keeping its values.
         metrics: Names of `train.metrics.METRICS`.
+        prepare: A hashable function of (key, images) that returns what the model takes, such as an augmentation.
+        axis_name: Under `jax.pmap`, its axis: each device has a part of the batch and all of the state. Gradients,
+            sums and statistics of BatchNormalization are those of the whole batch.
 
     Returns:
         The next state, and sums over the batch before the move: "loss" and the metrics, as `summarise` takes them.
@@ -56,38 +60,55 @@ def train_step(
     Raises:
         ValueError: Shapes do not fit, or the batch cannot be split into `accumulate` equal parts.
     """
-    mask = jnp.ones(labels.shape[:1], jnp.bool_) if mask is None else mask
     key = jax.random.fold_in(state.key, state.step)
+    if axis_name is not None:  # no two devices drop the same units
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    if prepare is not None:
+        key, key_to_prepare = jax.random.split(key)
+        images = prepare(key_to_prepare, images)
+
+    def sum_up(tree: Any) -> Any:
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
     def total_loss(params: Any, statistics: Any, part: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+        images, labels, mask = part
+
         def run(params: Any, frozen_params: Any, images: jax.Array) -> Any:
             return objective.model.apply(
                 _variables(merge_params(params, frozen_params), statistics),
                 images,
                 train=True,
                 frozen=frozen,
+                mask=mask,
+                axis_name=axis_name,
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
             )
 
-        images, labels, mask = part
         run = jax.checkpoint(run) if remat else run
         outputs, updates = run(params, state.frozen_params, images)
+        mask = _all(labels) if mask is None else mask
         loss = _masked_loss(objective, labels, outputs, mask)
         sums = {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
         return loss.total, (updates.get("batch_stats", statistics), sums)
 
-    differentiate = jax.grad(total_loss, has_aux=True)
+    def differentiate(statistics: Any, part: Any, key: jax.Array) -> tuple[Any, Any, Any]:
+        gradients, (moved, sums) = jax.grad(total_loss, has_aux=True)(state.params, statistics, part, key)
+        sums = sum_up(sums)
+        if mask is not None:  # where no example of a part counts there are no statistics to move to
+            moved = jax.tree.map(lambda new, old: jnp.where(sums["loss"].count > 0, new, old), moved, statistics)
+        return gradients, moved, sums
+
     batch = (images, labels, mask)
     if accumulate == 1:
-        gradients, (statistics, sums) = differentiate(state.params, state.batch_stats, batch, key)
+        gradients, statistics, sums = differentiate(state.batch_stats, batch, key)
     else:
         parts = jax.tree.map(lambda array: _split(array, accumulate), batch)
 
         def add_part(carry: Any, numbered: Any) -> tuple[Any, Any]:
             gradients, statistics = carry
             number, part = numbered
-            more, (statistics, sums) = differentiate(state.params, statistics, part, jax.random.fold_in(key, number))
+            more, statistics, sums = differentiate(statistics, part, jax.random.fold_in(key, number))
             return (jax.tree.map(jnp.add, gradients, more), statistics), sums
 
         start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats)
@@ -96,8 +117,9 @@ def train_step(
         sums = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=leaf.dtype), sums)
     # The sum of the losses was differentiated: only here is it known how many examples the whole batch counts.
     count = jnp.maximum(sums["loss"].count, 1)
-    gradients = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), gradients)
-    changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+    gradients = jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), sum_up(gradients))
+    with jax.numpy_dtype_promotion("standard"):  # Optax's schedules multiply floats by the int32 count of steps
+        changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
     following = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, changes),
@@ -107,7 +129,16 @@ def train_step(
     return following, sums
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "metrics"))
+train_step = jax.jit(
+    take_step,
+    static_argnames=(
+        "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "axis_name"
+    ),
+    donate_argnames=("state",),
+)  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames=("objective", "metrics", "preprocess"))
 def eval_step(
     variables: dict[str, Any],
     images: jax.Array,
@@ -116,16 +147,18 @@ def eval_step(
     *,
     objective: Objective,
     metrics: tuple[str, ...] = ("accuracy",),
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
 ) -> dict[str, Any]:
     """Sums of the loss and the metrics over a batch, in inference mode.
 
     Args:
         variables: Of the model, such as `state.variables`.
-        images: (batch, ...), as the model takes them.
+        images: (batch, ...), as the model, or `preprocess`, takes them.
         labels: (batch, ...), as the loss takes them.
         mask: (batch,), bool; False where an example only fills a last batch. None counts every example.
         objective: From `make_objective`.
         metrics: Names of `train.metrics.METRICS`.
+        preprocess: A hashable function of the images that returns what the model takes.
 
     Returns:
         "loss" and the metrics; add those of several batches with `add_sums`, then `summarise`.
@@ -133,8 +166,8 @@ def eval_step(
     Raises:
         ValueError: Shapes do not fit.
     """
-    mask = jnp.ones(labels.shape[:1], jnp.bool_) if mask is None else mask
-    outputs: Any = objective.model.apply(variables, images)
+    mask = _all(labels) if mask is None else mask
+    outputs: Any = objective.model.apply(variables, images if preprocess is None else preprocess(images))
     loss = _masked_loss(objective, labels, outputs, mask)
     return {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
 
@@ -143,6 +176,10 @@ def _masked_loss(objective: Objective, labels: jax.Array, outputs: jax.Array, ma
     losses = objective.per_example(labels, outputs)
     # `where` and not a product: zero times the infinite loss of an example that only fills the batch is NaN.
     return Mean(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), jnp.sum(mask, dtype=jnp.int32))
+
+
+def _all(labels: jax.Array) -> jax.Array:
+    return jnp.ones(labels.shape[:1], jnp.bool_)
 
 
 def _variables(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 
+from flaxapps.batch import Batch
 from flaxapps.layers.shapes import Window, check_images
 from flaxapps.recording import Layer, Shape, Weights
 
@@ -27,7 +28,7 @@ class Augmentation(Layer):
         return inputs[0]
 
     def call_training(  # noqa: D102 (as in Layer)
-        self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array]
+        self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         raise ValueError(
             f"{self.class_name} is the identity outside training and does not augment inside a network. Augment the "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxapps import ops
+from flaxapps.batch import Batch
 from flaxapps.layers.shapes import channel_count
 from flaxapps.recording import Layer, Shape, Weight, Weights
 
@@ -17,8 +18,8 @@ Axes = int | Sequence[int]
 class BatchNormalization(Layer):
     """Normalization over all axes but the last, with the biased variance, in float32.
 
-    Inference and frozen layers use the moving statistics; training uses those of the batch (under jit with a sharded
-    batch: of the global batch) and moves the others by 1 - momentum towards them.
+    Inference and frozen layers use the moving statistics; training uses those of the batch, on all devices together,
+    and moves the others by 1 - momentum towards them.
     """
 
     axis: int = -1
@@ -45,13 +46,16 @@ class BatchNormalization(Layer):
         return self._normalize(inputs[0], weights, weights["mean"], weights["var"])
 
     def call_training(  # noqa: D102 (as in Layer)
-        self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array]
+        self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         x = inputs[0].astype(weights["mean"].dtype)
-        axes = tuple(range(x.ndim - 1))
-        batch = {"mean": jnp.mean(x, axes), "var": jnp.var(x, axes)}
-        moved = {leaf: weights[leaf] * self.momentum + batch[leaf] * (1 - self.momentum) for leaf in batch}
-        return self._normalize(inputs[0], weights, batch["mean"], batch["var"]), moved
+        mean = batch.mean(x)
+        var = batch.mean(jnp.square(x - mean))
+        moved = {
+            leaf: weights[leaf] * self.momentum + value * (1 - self.momentum)
+            for leaf, value in (("mean", mean), ("var", var))
+        }
+        return self._normalize(inputs[0], weights, mean, var), moved
 
     def _normalize(self, x: jax.Array, weights: Weights, mean: jax.Array, var: jax.Array) -> jax.Array:
         factor = jax.lax.rsqrt(var + self.epsilon)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from flaxapps.batch import Batch
 from flaxapps.layers.shapes import check_images
 from flaxapps.recording import Layer, Shape, Weights
 
@@ -39,7 +40,7 @@ class Noise(Layer):
         return inputs[0]
 
     def call_training(  # noqa: D102 (as in Layer)
-        self, weights: Weights, *inputs: jax.Array, make_key: MakeKey
+        self, weights: Weights, *inputs: jax.Array, make_key: MakeKey, batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         return self.disturb(inputs[0], make_key) if self.strength else inputs[0], {}
 

@@ -1,0 +1,272 @@
+"""Checkpoints of a run, with Orbax: whole or not there, checked against the run that wants to go on from them."""
+
+import contextlib
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from flaxapps.model import Model
+from flaxapps.reports import replacing
+from train.datasets import Dataset
+from train.errors import CheckpointError
+from train.manifests import difference, read_manifest, write_manifest
+from train.position import Position
+from train.state import TrainState
+
+DESCRIPTION = "run.json"
+MANIFEST = "data.json.gz"
+KEPT = 2  # the newest, and the one before for when that turns out to be broken
+
+
+def describe_run(
+    model: Model,
+    state: TrainState,
+    frozen: Iterable[str],
+    data: Dataset,
+    validation: Dataset | None,
+    *,
+    batch_size: int,
+    seed: int,
+    metrics: Iterable[str],
+) -> dict[str, Any]:
+    """What must be the same for a run to go on, as JSON holds it: values, and lists of lines."""
+    return {
+        "layers": [f"{layer.name}: {layer.class_name} {layer.output_shape}" for layer in model.layers],
+        "frozen": sorted(frozen),
+        "optimizer": [f"{path}: {leaf.dtype} {leaf.shape}" for path, leaf in _optimizer_leaves(state).items()],
+        "class_names": list(data.class_names or ()),
+        "data": data.fingerprint,
+        "validation_data": None if validation is None else validation.fingerprint,
+        "batch_size": batch_size,
+        "seed": seed,
+        "metrics": list(metrics),
+    }
+
+
+class Checkpoints:
+    """The folder of a run: numbered by step, a folder each, with what the run is beside them.
+
+    A checkpoint holds "variables", a tree as `Model.apply` takes it; "training", the arrays of the optimizer and the
+    random key; and "position", JSON with the place in the data, the history and the description of the run. It is
+    written in the background under another name and renamed when it is whole, so that a process may be killed at any
+    moment. Kept are the newest two and the best.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], description: Mapping[str, Any], data: Dataset):
+        """Opens the folder, or makes it.
+
+        Args:
+            folder: The folder.
+            description: From `describe_run`.
+            data: What the run trains on.
+        """
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+        self.folder = Path(folder).absolute()
+        self._description = dict(description)
+        self._data = data
+        self._orbax: Any = ocp
+        # Of the epochs that were the best when they ended, the latest is the best now.
+        best = BestN(get_metric_fn=lambda metrics: metrics["is_best"], n=1, keep_checkpoints_without_metrics=False)
+        self._manager: Any = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([LatestN(KEPT), best]),
+                cleanup_tmp_directories=True,
+            ),
+            item_names=("variables", "training", "position"),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # While another error is on its way, what goes wrong here does not hide it.
+        with contextlib.suppress(Exception) if error else contextlib.nullcontext():
+            self._manager.close()
+
+    def start(self, state: TrainState) -> tuple[TrainState, Position]:
+        """A run from the beginning.
+
+        Raises:
+            CheckpointError: There are checkpoints of another run.
+        """
+        if self._manager.all_steps():
+            raise CheckpointError(
+                f"{self.folder} holds checkpoints already: resume=True goes on from them, or take another folder"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(self.folder / MANIFEST, self._data.manifest())
+        with replacing(self.folder / DESCRIPTION) as stream:
+            json.dump(self._description, stream, indent=1)
+        return state, Position()
+
+    def resume(self, state: TrainState) -> tuple[TrainState, Position]:
+        """The newest checkpoint that can be read; the beginning where there is none at all.
+
+        A checkpoint that cannot be read is renamed, with a warning, and the one before is taken.
+
+        Args:
+            state: A state of the same structure, which says where the arrays go; it is not used up.
+
+        Raises:
+            CheckpointError: The run is another one, or no checkpoint can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
+            return self.start(state)
+        self._check_same_run()
+        for step in steps:
+            try:
+                return self.load(step, state)
+            except CheckpointError as error:
+                broken = self.folder / f"broken-{step}"
+                warnings.warn(f"{error}. It is renamed to {broken.name}; trying the one before.", stacklevel=4)
+                os.replace(self.folder / str(step), broken)
+                self._manager.reload()
+        raise CheckpointError(f"None of the {len(steps)} checkpoints in {self.folder} can be read")
+
+    def save(self, state: TrainState, position: Position, is_best: bool) -> None:
+        """Writes a checkpoint in the background, when the one before is written.
+
+        Raises:
+            CheckpointError: This one or the one before could not be written.
+        """
+        arguments = self._orbax.args
+        # Copies: the next step uses the arrays up while they are still being written.
+        variables, training = jax.tree.map(jax.numpy.copy, _split(state))
+        try:
+            self._manager.wait_until_finished()
+            if position.step in self._manager.all_steps():  # saved within the epoch that ends at this step
+                self._manager.delete(position.step)
+            self._manager.save(
+                position.step,
+                metrics={"is_best": float(is_best)},
+                args=arguments.Composite(
+                    variables=arguments.StandardSave(variables),
+                    training=arguments.StandardSave(training),
+                    position=arguments.JsonSave({"position": position.to_json(), "run": self._description}),
+                ),
+                force=True,
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"A checkpoint could not be written ({type(error).__name__}: {error}). The last good one: "
+                f"{self._newest_on_disk() or 'none'}"
+            ) from error
+
+    def load(self, step: int, state: TrainState) -> tuple[TrainState, Position]:
+        """The checkpoint of a step.
+
+        Args:
+            step: The step.
+            state: A state of the same structure, which says where the arrays go; it is not used up.
+
+        Raises:
+            CheckpointError: It cannot be read.
+        """
+        arguments = self._orbax.args
+        variables, training = jax.tree.map(_like, _split(state))
+        try:
+            restored = self._manager.restore(
+                step,
+                args=arguments.Composite(
+                    variables=arguments.StandardRestore(variables),
+                    training=arguments.StandardRestore(training),
+                    position=arguments.JsonRestore(),
+                ),
+            )
+            position = Position.from_json(restored["position"]["position"])
+            return _join(state, restored["variables"], restored["training"]), position
+        except Exception as error:  # Orbax and its stores raise all kinds
+            raise CheckpointError(
+                f"The checkpoint {self.folder / str(step)} cannot be read ({type(error).__name__}: {error})"
+            ) from error
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint, when all are written; None where there is none."""
+        with contextlib.suppress(Exception):  # told by `save`; what counts here is what is there
+            self._manager.wait_until_finished()
+        return self._newest_on_disk()
+
+    def _newest_on_disk(self) -> Path | None:
+        step = self._manager.latest_step()
+        return None if step is None else self.folder / str(step)
+
+    def _check_same_run(self) -> None:
+        try:
+            saved = json.loads((self.folder / DESCRIPTION).read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.folder} has no readable {DESCRIPTION}: {error}") from error
+        lines = []
+        for name, value in self._description.items():
+            before = saved.get(name)
+            if before == value:
+                continue
+            if name == "data":
+                with contextlib.suppress(OSError, ValueError):
+                    lines += [f"data: {line}" for line in self._data_differences()]
+            elif isinstance(value, list) and isinstance(before, list):
+                lines += _list_differences(name, before, value)
+            else:
+                lines.append(f"{name}: was {before}, is {value}")
+        if lines or self._description != saved:
+            raise CheckpointError(
+                "\n  ".join([f"The run in {self.folder} is another one and cannot go on with these arguments:", *lines])
+            )
+
+    def _data_differences(self) -> list[str]:
+        return difference(read_manifest(self.folder / MANIFEST), self._data.manifest())
+
+
+def _list_differences(name: str, before: list[str], now: list[str], shown: int = 10) -> list[str]:
+    gone = [f"{name}: was there, is not: {line}" for line in before if line not in now]
+    new = [f"{name}: is there, was not: {line}" for line in now if line not in before]
+    lines = [*gone[:shown], *new[:shown]] or [f"{name}: the same entries in another order"]
+    left = len(gone[shown:]) + len(new[shown:])
+    return [*lines, f"{name}: and {left} more"] if left else lines
+
+
+def _optimizer_leaves(state: TrainState) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(state.optimizer_state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The variables, and the other arrays."""
+    key = jax.random.key_data(state.key)
+    return state.variables, {"step": state.step, "key": key, "optimizer": _optimizer_leaves(state)}
+
+
+def _join(state: TrainState, variables: Mapping[str, Any], training: Mapping[str, Any]) -> TrainState:
+    """The state again, in the structure of another."""
+
+    def pick(tree: Any, into: Any) -> Any:
+        if isinstance(into, dict):
+            return {name: pick(tree[name], inner) for name, inner in into.items()}
+        return tree
+
+    leaves = [training["optimizer"][path] for path in _optimizer_leaves(state)]
+    joined: TrainState = state.replace(
+        step=training["step"],
+        params=pick(variables["params"], state.params),
+        frozen_params=pick(variables["params"], state.frozen_params),
+        batch_stats=pick(variables.get("batch_stats", {}), state.batch_stats),
+        optimizer_state=jax.tree.unflatten(jax.tree.structure(state.optimizer_state), leaves),
+        key=jax.random.wrap_key_data(training["key"]),
+    )
+    return joined
+
+
+def _like(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=leaf.sharding)

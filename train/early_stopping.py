@@ -1,0 +1,54 @@
+"""Stopping when a value no longer gets better: functions of the history alone, so that a resumed run decides alike."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Keras's rule of when to stop, and of which epoch is the best.
+
+    Attributes:
+        monitor: Name in the history.
+        patience: Epochs without improvement after which to stop.
+        min_delta: By how much a value must be better to be an improvement.
+        mode: "min", "max", or "auto": "max" where the name has "accuracy" in it.
+        restore_best: Whether `fit` returns the variables of the best epoch instead of those of the last.
+    """
+
+    monitor: str = "val_loss"
+    patience: int = 0
+    min_delta: float = 0.0
+    mode: str = "auto"
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("min", "max", "auto") or self.patience < 0 or self.min_delta < 0:
+            raise ValueError(f"mode is min, max or auto, patience and min_delta are not negative; got {self}")
+
+    def best_epoch(self, history: Mapping[str, Sequence[Any]]) -> int | None:
+        """Index of the epoch after which nothing was an improvement; None where no value is a number.
+
+        >>> EarlyStopping(min_delta=0.1).best_epoch({"val_loss": [3.0, 2.0, 1.95, 2.5]})
+        1
+        """
+        maximise = self.mode == "max" or (self.mode == "auto" and "accuracy" in self.monitor)
+        best, best_epoch = math.inf, None
+        for epoch, value in enumerate(history.get(self.monitor, ())):
+            cost = -value if maximise else value
+            if cost < best - (self.min_delta if best_epoch is not None else 0):
+                best, best_epoch = cost, epoch
+        return best_epoch
+
+    def should_stop(self, history: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether the last epochs brought nothing.
+
+        >>> EarlyStopping(patience=2).should_stop({"val_loss": [3.0, 2.0, 2.1, 2.2]})
+        True
+        """
+        epochs = len(history.get(self.monitor, ()))
+        best = self.best_epoch(history)
+        waited = epochs if best is None else epochs - 1 - best
+        return epochs > 1 and waited >= max(self.patience, 1)

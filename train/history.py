@@ -1,0 +1,79 @@
+"""Values of a run epoch by epoch, as plain dictionaries of lists, and sums on the host that become such values."""
+
+import csv
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxapps.reports import replacing
+from train.metrics import Mean, add_sums, summarise
+
+History = dict[str, list[Any]]
+Sums = dict[str, Any]
+
+
+def fetch_sums(sums: Mapping[str, Any]) -> Sums:
+    """Sums from the device, as Python numbers and lists, in which many batches add up without rounding.
+
+    Waits for the step that computes them.
+    """
+    return {
+        name: Mean(float(each.total), int(each.count)) if isinstance(each, Mean) else np.asarray(each, np.int64)
+        for name, each in jax.device_get(dict(sums)).items()
+    }
+
+
+def add_fetched(total: Sums, more: Sums) -> Sums:
+    """The sums of more batches; an empty dictionary is the sum of none."""
+    return add_sums(total, more) if total else more
+
+
+def values_of(sums: Sums, prefix: str = "") -> dict[str, Any]:
+    """Plain values of sums, the loss first: floats, and lists of lists for a confusion matrix."""
+    values = summarise(sums)
+    return {
+        prefix + name: values[name].tolist() if isinstance(values[name], np.ndarray) else values[name]
+        for name in sorted(values, key=lambda name: (name != "loss", name))
+    }
+
+
+def sums_to_json(sums: Sums) -> dict[str, Any]:
+    """Sums as JSON holds them, to the last bit."""
+    return {
+        name: {"total": each.total, "count": each.count} if isinstance(each, Mean) else each.tolist()
+        for name, each in sums.items()
+    }
+
+
+def sums_from_json(stored: Mapping[str, Any]) -> Sums:
+    """The way back from `sums_to_json`."""
+    return {
+        name: Mean(each["total"], each["count"]) if isinstance(each, dict) else np.asarray(each, np.int64)
+        for name, each in stored.items()
+    }
+
+
+def extend(history: History, values: Mapping[str, Any]) -> History:
+    """A new history, longer by one epoch.
+
+    >>> extend({"loss": [2.0]}, {"loss": 1.5})
+    {'loss': [2.0, 1.5]}
+    """
+    return {name: [*history.get(name, []), value] for name, value in values.items()}
+
+
+def write_csv(history: History, path: str | os.PathLike[str]) -> None:
+    """Writes a row per epoch, all at once or not at all; values that are no numbers, such as matrices, are left out.
+
+    Args:
+        history: Lists of one length by name.
+        path: The file; it is replaced.
+    """
+    scalars = {name: values for name, values in history.items() if not any(isinstance(each, list) for each in values)}
+    with replacing(path) as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["epoch", *scalars])
+        writer.writerows([epoch, *row] for epoch, row in enumerate(zip(*scalars.values(), strict=True), start=1))

@@ -1,0 +1,261 @@
+"""`fit`: fine-tuning from variables and data to variables and a history."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from flaxapps.inference import Function, preprocessing_function
+from flaxapps.model import Model
+from train.checkpoints import Checkpoints, describe_run
+from train.csv_log import CSVLog
+from train.datasets import Dataset, as_dataset
+from train.early_stopping import EarlyStopping
+from train.errors import Interrupted
+from train.events import Callback
+from train.history import History
+from train.interruption import watch_signals
+from train.losses import LossFunction, make_objective
+from train.metrics import METRICS
+from train.parallel import MODES, place_on_devices
+from train.position import Position
+from train.preparation import Preparation
+from train.progress import ProgressDisplay
+from train.run import InterruptedRun, Run
+from train.state import create_state
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` returns.
+
+    Attributes:
+        variables: The trained variables, of the best epoch where `early_stopping` restores it.
+        history: Loss and metrics, and those of the validation as "val_...", a list with a value per epoch each.
+        steps: Steps taken, those before a resumption included.
+        best_epoch: Index of the best epoch by `early_stopping.monitor`, or else by val_loss or loss; None of none.
+        stopped: Why the run ended before its last epoch: "early stopping", "callback" or "interrupted"; None if it
+            did not.
+        checkpoint: The newest checkpoint; None without `checkpoint_dir`.
+        class_names: Of the data, in the order of the model's outputs; None where nobody knows.
+    """
+
+    variables: dict[str, Any]
+    history: History
+    steps: int
+    best_epoch: int | None
+    stopped: str | None
+    checkpoint: Path | None
+    class_names: tuple[str, ...] | None
+
+
+def fit(
+    model: Model,
+    variables: Mapping[str, Any],
+    data: Any,
+    *,
+    optimizer: optax.GradientTransformation,
+    batch_size: int = 32,
+    loss: str | LossFunction = "categorical_crossentropy",
+    frozen: frozenset[str] = frozenset(),
+    epochs: int = 1,
+    validation_data: Any = None,
+    parallel: str = "auto",
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    verbose: bool = True,
+    metrics: tuple[str, ...] = ("accuracy",),
+    class_weights: Mapping[int, float] | None = None,
+    label_smoothing: float = 0.0,
+    augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    preprocess: bool | str | Function = False,
+    accumulate: int = 1,
+    remat: bool = False,
+    callbacks: Iterable[Callback] = (),
+    early_stopping: EarlyStopping | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> FitResult:
+    """Trains a model, as `fit` of Keras does; a pure function but for the files it writes.
+
+    The same arguments and the same number of devices give the same parameters to the last bit, also where the run was
+    killed and resumed on the way. The last batch of an epoch is trained at its own size where it divides by the devices
+    (and by `accumulate`); otherwise it is filled up with examples that a mask keeps out of loss, metrics, gradients and
+    statistics of BatchNormalization. Nothing is dropped. With "pmap" each device draws its own dropout and
+    augmentation; with "jit" they do not depend on the number of devices.
+
+    Args:
+        model: A model with one output.
+        variables: Its variables; they are copied and stay yours.
+        data: (images, labels) arrays, `train.image_folder(...)`, any other `Dataset`, or an iterable of batches.
+        optimizer: From Optax, with the learning rate or a schedule of it.
+        batch_size: Examples in a batch, over all devices together.
+        loss: As `make_objective` takes it; "categorical_crossentropy" takes one-hot labels and class indices.
+        frozen: What `frozen_layers` returns.
+        epochs: Passes over the data, those before a resumption included.
+        validation_data: What to evaluate on after every epoch; as `data`.
+        parallel: "jit": all devices, partitioned by XLA. "pmap": all devices, each with its part of the batch. "auto":
+            "jit" on as many devices as divide the batch size. BatchNormalization sees the whole batch in each.
+        checkpoint_dir: A folder for the last two checkpoints, the best one and `history.csv`; None saves nothing.
+        seed: Of the order of the data, dropout and augmentation.
+        verbose: Whether to show progress, on stderr.
+        metrics: Names of `train.metrics.METRICS`.
+        class_weights: Factors of the loss by class.
+        label_smoothing: The part of every label that is spread over the classes.
+        augmentation: A hashable function of (key, images) of 0..255, run on the device in training.
+        preprocess: What is done to images on the device, after augmentation, as in `flaxapps.predict`.
+        accumulate: In how many parts a batch is computed one after the other.
+        remat: Whether to recompute the network in the backward pass instead of keeping its values.
+        callbacks: Callables that take a `StepEnd` or an `EpochEnd`. One that returns True after an epoch ends the run;
+            one that is a context manager is entered for the length of the run.
+        early_stopping: When to stop before the last epoch.
+        checkpoint_every: Steps between checkpoints within an epoch; None saves at the ends of epochs.
+        resume: Whether to go on from the newest checkpoint; without one the run starts from the beginning.
+        devices: The devices to use; None for all.
+
+    Returns:
+        The variables, the history, and how the run ended.
+
+    Raises:
+        ValueError: Arguments do not fit each other, the model or the data; all of it is listed.
+        TrainingError: The loss is NaN or infinite (names the step and the last good checkpoint), or the data is empty.
+        CheckpointError: The checkpoints are those of another run (the differences are listed), or cannot be used.
+        Interrupted: SIGTERM or Ctrl-C came; the run is saved first, where there is a `checkpoint_dir`.
+    """
+    data = as_dataset(data)
+    validation = None if validation_data is None else as_dataset(validation_data)
+    _check_arguments(
+        {"batch_size": batch_size, "epochs": epochs, "accumulate": accumulate, "checkpoint_every": checkpoint_every},
+        metrics=metrics,
+        parallel=parallel,
+        resume=resume,
+        checkpoint_dir=checkpoint_dir,
+    )
+    _check_classes(model, data, validation)
+    objective = make_objective(model, loss, label_smoothing=label_smoothing, class_weights=class_weights)
+    preprocessing = preprocessing_function(model, preprocess)
+    placement = place_on_devices(parallel, batch_size, devices)
+    step = placement.step(
+        objective=objective,
+        optimizer=optimizer,
+        frozen=frozen,
+        accumulate=accumulate,
+        remat=remat,
+        metrics=metrics,
+        prepare=Preparation(augmentation, preprocessing) if augmentation or preprocessing else None,
+    )
+    state = placement.replicate(create_state(model, variables, optimizer, frozen, seed))
+    position = Position()
+    monitor = "loss" if validation is None else "val_loss"
+    best = early_stopping or EarlyStopping(monitor, restore_best=False)
+    with ExitStack() as stack:
+        checkpoints = None
+        if checkpoint_dir is not None:
+            description = describe_run(
+                model, state, frozen, data, validation, batch_size=batch_size, seed=seed, metrics=metrics
+            )
+            checkpoints = stack.enter_context(Checkpoints(checkpoint_dir, description, data))
+            state, position = checkpoints.resume(state) if resume else checkpoints.start(state)
+            callbacks = [CSVLog(checkpoints.folder / "history.csv"), *callbacks]
+        if verbose:
+            callbacks = [ProgressDisplay(epochs, _count_batches(data, batch_size)), *callbacks]
+        callbacks = list(callbacks)
+        for callback in callbacks:
+            if isinstance(callback, AbstractContextManager):
+                stack.enter_context(callback)
+        run = Run(
+            state=state,
+            position=position,
+            step=step,
+            placement=placement,
+            data=data,
+            validation=validation,
+            objective=objective,
+            metrics=metrics,
+            preprocess=preprocessing,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            seed=seed,
+            callbacks=callbacks,
+            interruption=stack.enter_context(watch_signals()),
+            best=best,
+            checkpoints=checkpoints,
+            save_every=checkpoint_every,
+        )
+        try:
+            stopped = _train(run, epochs, early_stopping)
+        except InterruptedRun:
+            received = run.interruption.received
+            assert received is not None
+            result = _result(run, "interrupted")
+            raise Interrupted(received, result, result.checkpoint) from None
+        if best.restore_best:
+            run.restore_best()
+        return _result(run, stopped)
+
+
+def _train(run: Run, epochs: int, early_stopping: EarlyStopping | None) -> str | None:
+    """Trains to the end; why that came before the last epoch, if it did."""
+    while True:
+        if early_stopping is not None and early_stopping.should_stop(run.position.history):
+            return "early stopping"
+        if run.position.epoch >= epochs:
+            return None
+        run.train_epoch()
+        if run.end_epoch():
+            return "callback"
+
+
+def _result(run: Run, stopped: str | None) -> FitResult:
+    return FitResult(
+        variables=run.state.variables,
+        history=run.position.history,
+        steps=run.position.step,
+        best_epoch=run.best.best_epoch(run.position.history),
+        stopped=stopped,
+        checkpoint=run.last_checkpoint(),
+        class_names=run.data.class_names,
+    )
+
+
+def _check_arguments(
+    counts: Mapping[str, int | None],
+    *,
+    metrics: Sequence[str],
+    parallel: str,
+    resume: bool,
+    checkpoint_dir: str | os.PathLike[str] | None,
+) -> None:
+    low = {name: count for name, count in counts.items() if count is not None and count < 1}
+    wrong = [f"{name} should be at least 1, got {count}" for name, count in low.items()]
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        wrong.append(f"metrics are {', '.join(METRICS)}; got {', '.join(unknown)}")
+    if parallel not in MODES:
+        wrong.append(f"parallel is one of {', '.join(MODES)}; got {parallel!r}")
+    if checkpoint_dir is None and (resume or counts["checkpoint_every"]):
+        wrong.append("resume and checkpoint_every need a checkpoint_dir")
+    if wrong:
+        raise ValueError("\n  ".join(["fit cannot run with these arguments:", *wrong]))
+
+
+def _check_classes(model: Model, data: Dataset, validation: Dataset | None) -> None:
+    names = data.class_names
+    outputs = model.output_shape[-1]
+    if names is not None and len(names) != outputs and (outputs, len(names)) != (1, 2):
+        raise ValueError(f"The data has {len(names)} classes ({', '.join(names[:10])}), the model {outputs} outputs")
+    if validation is not None and names and validation.class_names and validation.class_names != names:
+        raise ValueError(f"The classes of the validation data are {validation.class_names}, those of the data {names}")
+
+
+def _count_batches(data: Dataset, batch_size: int) -> int | None:
+    try:
+        return -(-len(data) // batch_size)
+    except TypeError:
+        return None

@@ -1,0 +1,132 @@
+"""Where a step runs: on one device, or on many, each with a part of the batch and all of the state."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from train.steps import take_step, train_step
+
+AXIS = "batch"
+MODES = ("auto", "jit", "pmap")
+StepFunction = Callable[..., tuple[Any, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Devices, and how the batch is spread over them; `place_on_devices` makes one.
+
+    Attributes:
+        mesh: The devices along the axis "batch".
+        mapped: Whether steps run under `jax.pmap`; otherwise under `jax.jit`, which partitions them itself.
+    """
+
+    mesh: Mesh
+    mapped: bool = False
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def by_example(self) -> NamedSharding:
+        """The first axis is cut into as many parts as there are devices."""
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def replicate(self, tree: Any) -> Any:
+        """Copies arrays to every device, once for the whole run."""
+        return jax.device_put(tree, self.everywhere)
+
+    def spread(self, images: NDArray[Any], labels: NDArray[Any], parts: int = 1) -> Any:
+        """Sends a batch to the devices, without waiting for it.
+
+        A batch that does not divide is filled up with its first examples, and a mask says which count.
+
+        Args:
+            images: (batch, ...).
+            labels: (batch, ...).
+            parts: In how many parts every device computes its share.
+
+        Returns:
+            The images, the labels, and the mask or None, as `train_step` and `eval_step` take them.
+        """
+        images, labels, mask = fill_up(images, labels, self.mesh.size * parts)
+        return jax.device_put((images, labels, mask), self.by_example)
+
+    def step(self, **options: Any) -> StepFunction:
+        """`train_step` on these devices.
+
+        Args:
+            **options: The keyword arguments of `train_step`.
+
+        Returns:
+            A function of the replicated state and what `spread` returns; it uses up its state.
+        """
+        if not self.mapped:
+            return functools.partial(train_step, **options)
+        mapped = jax.pmap(
+            functools.partial(take_step, axis_name=AXIS, **options),
+            axis_name=AXIS,
+            in_axes=(None, 0, 0, 0),
+            out_axes=None,
+            donate_argnums=0,
+            devices=self.mesh.devices.tolist(),
+        )
+        count = self.mesh.size
+
+        def step(state: Any, *batch: Any) -> tuple[Any, dict[str, Any]]:
+            parts = [None if array is None else array.reshape(count, -1, *array.shape[1:]) for array in batch]
+            result: tuple[Any, dict[str, Any]] = mapped(state, *parts)
+            return result
+
+        return step
+
+
+def place_on_devices(parallel: str, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Placement:
+    """What `parallel` of `fit` stands for.
+
+    Args:
+        parallel: "jit" and "pmap" use all devices; "auto" is "jit" on as many as divide the batch.
+        batch_size: Examples in a batch, over all devices together.
+        devices: The devices to use; None for all of the process.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    if parallel not in MODES:
+        raise ValueError(f"parallel is one of {', '.join(MODES)}, got {parallel!r}")
+    devices = list(jax.devices() if devices is None else devices)
+    if parallel == "auto":
+        count = max(count for count in range(1, len(devices) + 1) if batch_size % count == 0)
+        devices = devices[:count]
+    return Placement(Mesh(np.array(devices), (AXIS,)), mapped=parallel == "pmap")
+
+
+def fill_up(
+    images: NDArray[Any], labels: NDArray[Any], multiple: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None]:
+    """Repeats examples from the first on until their number is a multiple.
+
+    Args:
+        images: (batch, ...).
+        labels: (batch, ...).
+        multiple: Of what the number should be.
+
+    Returns:
+        Images, labels, and a mask that is False where an example only fills; None where none does.
+
+    >>> fill_up(np.zeros((3, 2)), np.zeros(3), 4)[2]
+    array([ True,  True,  True, False])
+    """
+    count = len(labels)
+    missing = -count % multiple
+    if not missing:
+        return images, labels, None
+    rows = np.arange(count + missing)
+    return images[rows % count], labels[rows % count], rows < count
