@@ -18,7 +18,7 @@ from flaxapps.layers import Functional, InputLayer, Operation, Sequential, Slot,
 from flaxapps.model import Model
 from flaxapps.recording import Layer, Node, Shape
 from weight_port import WeightError
-from weight_port.readers import CONFIG_MEMBER, WEIGHTS_MEMBER
+from weight_port.archives import CONFIG_MEMBER, WEIGHTS_MEMBER
 from weight_port.writers import check_variables, replacing, scratch_file, write_file, write_tree
 
 METADATA_MEMBER = "metadata.json"

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_port.archives import ZIP_MAGIC
 from weight_port.errors import WeightError
-from weight_port.readers import ZIP_MAGIC, damage_named
+from weight_port.readers import damage_named
 from weight_port.writers import leaves, replacing
 
 SEPARATOR = "/"

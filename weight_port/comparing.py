@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_port.arrays import StoredArray
 from weight_port.checkpoints import SEPARATOR
 from weight_port.errors import WeightError
 from weight_port.forms import Form, find_model, form_of, read_variables
-from weight_port.readers import LegacyFile, StoredArray, damage_named, open_weights
+from weight_port.readers import damage_named, open_weights
 from weight_port.writers import leaves
 
 DEFLATE_LIMIT = 1032  # how far zlib, which HDF5 compresses with, can shrink anything
@@ -79,11 +80,7 @@ def _stored(path: str, form: Form) -> Iterator[Mapping[str, Any]]:
         yield {SEPARATOR.join(keys): leaf for keys, leaf in leaves(read_variables(path))}
         return
     with open_weights(path) as file:
-        if isinstance(file, LegacyFile):
-            found = [array for layer in file.layers for array in layer.arrays]
-        else:
-            found = list(file.arrays.values())
-        yield {array.name: _Reader(array, path) for array in found}
+        yield {array.name: _Reader(array, path) for array in file.all_arrays}
 
 
 class _Reader:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from weight_port.archives import ZIP_MAGIC
 from weight_port.checkpoints import is_npz, is_orbax, load_npz, load_orbax, save_npz, save_orbax
 from weight_port.errors import WeightError
 from weight_port.loading import load_weights
-from weight_port.readers import ZIP_MAGIC, LegacyFile, open_weights, read_config
+from weight_port.readers import LegacyFile, open_weights, read_config
 from weight_port.writers import check_variables, save_weights
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import h5py
-import numpy as np
 
+from weight_port.arrays import StoredArray
 from weight_port.checkpoints import SEPARATOR
 from weight_port.forms import Form, form_of, is_whole_model, read_variables
 from weight_port.published import PUBLISHED_FILES
-from weight_port.readers import CONFIG_LIMIT, LegacyFile, StoredArray, damage_named, open_weights
+from weight_port.readers import CONFIG_LIMIT, LegacyFile, damage_named, open_weights
 from weight_port.writers import leaves
 
 METADATA_MEMBER = "metadata.json"
@@ -94,9 +94,7 @@ def _arrays(path: str, form: Form) -> Iterator[ArrayFacts]:
 
 
 def _facts(layer: str, array: StoredArray) -> ArrayFacts:
-    dtype = array.dataset.dtype
-    name = "bfloat16" if dtype == np.dtype("V2") and array.dataset.attrs.get("dtype") == "bfloat16" else str(dtype)
-    return ArrayFacts(layer, array.name, array.shape, name)
+    return ArrayFacts(layer, array.name, array.shape, array.dtype)
 
 
 def _keras_version(path: str, form: Form) -> str:

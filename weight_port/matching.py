@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from weight_port.arrays import StoredArray
 from weight_port.errors import WeightError
 from weight_port.layout import ModelLike, Target, is_nested, layer_targets
 from weight_port.naming import is_automatic, snake_case
-from weight_port.readers import LegacyFile, StoredArray, StoredLayer, TreeFile
+from weight_port.readers import LegacyFile, StoredLayer, TreeFile
 
 Match = tuple[Target, StoredArray]
 GroupPath = tuple[str, ...]

@@ -13,7 +13,7 @@ import flaxapps
 from flaxapps.registry import build_model
 from tests.networks import golden_layers, layer_arrays, recipe_variables
 from weight_port import WeightError, load_weights
-from weight_port.readers import StoredArray
+from weight_port.arrays import StoredArray
 
 KERAS_1 = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_variance": "running_std"}
 # How each version calls an array, what it notes about itself, and whether it has a group for the model's own arrays.

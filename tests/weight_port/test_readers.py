@@ -18,7 +18,8 @@ import flaxapps
 from flaxapps.importing import load_architecture
 from tests.weight_port.test_loading import assert_same, in_keras, nested, ours, plain, repack, rows, write_legacy
 from weight_port import WeightError, load_weights, read_config, readers
-from weight_port.readers import StoredArray, open_weights
+from weight_port.arrays import StoredArray
+from weight_port.readers import open_weights
 
 SUFFIXES = [".keras", ".h5", ".weights.h5"]
 

@@ -1,0 +1,86 @@
+"""Finds the weights inside a `.keras` archive, which is a zip file."""
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+from typing import Any
+
+from weight_port.errors import WeightError
+
+ZIP_MAGIC = b"PK"
+WEIGHTS_MEMBER = "model.weights.h5"
+CONFIG_MEMBER = "config.json"
+CHUNK = 1 << 20
+BOMB = 1 << 26, 200  # bytes of a member, and times its packed size: beyond both it is unpacked by nobody
+
+
+def weights_in_archive(file: io.BufferedReader, path: str) -> io.RawIOBase | io.BytesIO:
+    """The weights inside a `.keras` archive, checked against the archive's CRC.
+
+    Keras stores them uncompressed: then they are read in place, and only then are they not held in memory twice.
+
+    Args:
+        file: The open archive.
+        path: Its name, for messages.
+
+    Raises:
+        WeightError: The archive is damaged, holds no weights, or would unpack to far more than it is.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if WEIGHTS_MEMBER not in archive.namelist():
+                raise WeightError(f"{path} is an archive without {WEIGHTS_MEMBER}: it holds {archive.namelist()[:10]}")
+            member = archive.getinfo(WEIGHTS_MEMBER)
+            if member.compress_type != zipfile.ZIP_STORED:
+                check_ratio(member, path)
+                return io.BytesIO(archive.read(member))
+            with archive.open(member) as stream:  # reading to the end checks the CRC
+                while stream.read(CHUNK):
+                    pass
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise WeightError(f"{path} is a damaged archive: {error}") from error
+    file.seek(member.header_offset + 26)  # the lengths of name and extra field, which the data follow
+    start = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    return _Window(file, start, member.file_size)
+
+
+def check_ratio(member: zipfile.ZipInfo, path: str) -> None:
+    """Refuses a member that would unpack to far more than it is.
+
+    Raises:
+        WeightError: It would.
+    """
+    if member.file_size > max(BOMB[0], BOMB[1] * member.compress_size):
+        raise WeightError(
+            f"{path}: {member.filename} would be {member.file_size:,} bytes from {member.compress_size:,}, too many"
+        )
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own."""
+
+    def __init__(self, file: io.BufferedReader, start: int, size: int):
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = origin + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._start + self._position)
+        count = self._file.readinto(view[: max(0, self._size - self._position)])
+        self._position += count
+        return count
