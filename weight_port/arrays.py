@@ -70,7 +70,7 @@ class StoredArray:
         return result
 
     def _is_bfloat16(self) -> bool:
-        return self.id.dtype == np.dtype("V2") and h5py.Dataset(self.id).attrs.get("dtype") == "bfloat16"
+        return bool(self.id.dtype == np.dtype("V2") and h5py.Dataset(self.id).attrs.get("dtype") == "bfloat16")
 
     def _read_bfloat16(self) -> NDArray[np.float32]:
         result = _aligned(self.shape)

@@ -228,7 +228,7 @@ def _open_group(above: h5g.GroupID, name: bytes) -> h5g.GroupID | None:
 
 
 def _has_names(group: h5g.GroupID, attribute: str) -> bool:
-    return h5a.exists(group, attribute.encode()) or h5a.exists(group, f"{attribute}0".encode())
+    return any(h5a.exists(group, name.encode()) for name in (attribute, f"{attribute}0"))
 
 
 def _names(group: h5g.GroupID, attribute: str) -> list[str]:

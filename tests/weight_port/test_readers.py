@@ -225,7 +225,7 @@ def test_malformed_newer_files(damage, write):
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
-@pytest.mark.parametrize("kind", ["link", "storage"])
+@pytest.mark.parametrize("kind", ["link", "storage", "link to a group"])
 def test_weights_in_another_file_are_refused(kind, suffix, write, tmp_path):
     """A weights file from the internet must not make its reader open other files of the machine, as Keras has it."""
     path = write(suffix)
@@ -234,12 +234,18 @@ def test_weights_in_another_file_are_refused(kind, suffix, write, tmp_path):
         file["bias"] = np.zeros(2, "float32")
     with h5py.File(path, "a") as file:
         name = "model_weights/head/head/bias" if suffix == ".h5" else "layers/dense/vars/1"
+        if kind == "link to a group":
+            name = name.rsplit("/", 1)[0]
+            with h5py.File(tmp_path / "other.h5", "a") as other:
+                file.copy(name, other, "bias_group")
         del file[name]
         if kind == "link":
             file[name] = h5py.ExternalLink(str(tmp_path / "other.h5"), "bias")
+        elif kind == "link to a group":
+            file[name] = h5py.ExternalLink(str(tmp_path / "other.h5"), "bias_group")
         else:
             file.create_dataset(name, (2,), "float32", external=[(str(tmp_path / "secret"), 0, 8)])
-    check_refused(path, load_nested)
+    check_refused(path, load_nested, says="stored in another file")
 
 
 CONFIGS = {
