@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import os
 import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -69,6 +71,10 @@ def test_code_runs(title, code, mirror, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "PUBLISHED_FILES", files)
     monkeypatch.chdir(tmp_path)
     flaxapps.image.save_img("elephant.jpg", np.random.default_rng(1).uniform(0, 255, (300, 400, 3)))
+    for name in ("cat", "dog"):
+        os.makedirs(f"photos/{name}")
+        for number in range(5):
+            shutil.copy("elephant.jpg", f"photos/{name}/{number}.jpg")
     exec(compile(code, title, "exec"), {"__name__": title})
 
 

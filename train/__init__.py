@@ -1,5 +1,6 @@
 """Fine-tuning of flaxapps models with Optax."""
 
+from train.augment import Augmentation as Augmentation
 from train.class_names import load_class_names as load_class_names
 from train.class_names import save_class_names as save_class_names
 from train.csv_log import CSVLog as CSVLog

@@ -1,9 +1,10 @@
 """Image files with their classes, decoded as they are needed."""
 
+import contextlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -170,16 +171,17 @@ class ImageDataset:
             self.root, [self.files[index] for index in kept], self.labels[kept], self.class_names, self.options
         )
 
-    def _loaded(self, batch_size: int, **options: Any) -> Iterator[_Loaded]:
+    def _loaded(self, batch_size: int, **options: Any) -> Any:
         return iter(pipeline(self._load, len(self), batch_size=batch_size, workers=self.options.workers, **options))
 
-    def _unpack(self, loaded: Iterator[_Loaded]) -> Batches:
+    def _unpack(self, loaded: Any) -> Batches:
         missing = 0
-        for images, labels, failures in loaded:
-            missing += len(failures)
-            self.skipped.update(failures)
-            # Worker processes send images in shared memory, which is free again once there is a copy.
-            yield (np.array(images), np.array(labels)) if self.options.workers else (images, labels)
+        with contextlib.closing(loaded):  # an epoch that is left early ends its workers as well
+            for images, labels, failures in loaded:
+                missing += len(failures)
+                self.skipped.update(failures)
+                # Worker processes send images in shared memory, which is free again once there is a copy.
+                yield (np.array(images), np.array(labels)) if self.options.workers else (images, labels)
         if missing:
             names = ", ".join(list(self.skipped)[:FAILURES_SHOWN])
             warnings.warn(f"{missing} images could not be read and were left out of this epoch: {names}", stacklevel=2)

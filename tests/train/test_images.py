@@ -1,5 +1,7 @@
 """Photos as users have them: each works, or the error says what is wrong with which file."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -168,6 +170,13 @@ def test_resuming_a_folder_within_an_epoch_continues_it(folder):
     assert sorted(number for batch in whole for number in batch) == list(range(11))
 
 
+def test_an_epoch_can_be_left_early(folder):
+    batches = numbered(folder, 11).batches(1, seed=1)
+    next(batches)
+    batches.close()
+    assert not list(batches)
+
+
 @pytest.mark.slow
 def test_worker_processes_give_the_same_batches(folder):
     data = numbered(folder, 11)
@@ -179,6 +188,7 @@ def test_worker_processes_give_the_same_batches(folder):
         with pytest.warns(UserWarning, match="1 images could not be read"):
             found.append(list(data.batches(3, seed=1, start=1)))
     assert alone.skipped == helped.skipped
+    assert not multiprocessing.active_children()
     for first, second in zip(*found, strict=True):
         np.testing.assert_array_equal(first[0], second[0])
         np.testing.assert_array_equal(first[1], second[1])
