@@ -6,6 +6,8 @@ Keras itself publishes and writes, land unchanged, and can go back.
 
 from flaxapps import image as image
 from flaxapps import layers as layers
+from flaxapps.compilation import Compiled as Compiled
+from flaxapps.compilation import compile as compile
 from flaxapps.exporting import save_model as save_model
 from flaxapps.folding import fold_batch_norm as fold_batch_norm
 from flaxapps.importing import load_model as load_model

@@ -117,14 +117,28 @@ def known_preprocessing(model: Model) -> set[str]:
     return {model_info(str(name)).preprocessing for name in found}
 
 
+def forward(
+    model: Model, function: Function | None, variables: Mapping[str, Any], arrays: list[jax.Array]
+) -> list[jax.Array]:
+    """The outputs of a model for one batch, at least float32: what is compiled.
+
+    Args:
+        model: The network.
+        function: The preprocessing of each input, as `preprocessing_function` gives it.
+        variables: The arrays of the network.
+        arrays: A batch for every input.
+    """
+    inputs = [function(array) for array in arrays] if function else arrays
+    outputs: Any = model.apply(variables, inputs[0] if isinstance(model.input, Node) else inputs)
+    return [at_least_float32(output) for output in ([outputs] if isinstance(model.output, Node) else outputs)]
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _forward(
     model: Model, function: Function | None, mesh: Mesh, variables: Mapping[str, Any], arrays: list[jax.Array]
 ) -> list[jax.Array]:
     def one_device(variables: Mapping[str, Any], arrays: list[jax.Array]) -> list[jax.Array]:
-        inputs = [function(array) for array in arrays] if function else arrays
-        outputs: Any = model.apply(variables, inputs[0] if isinstance(model.input, Node) else inputs)
-        return [at_least_float32(output) for output in ([outputs] if isinstance(model.output, Node) else outputs)]
+        return forward(model, function, variables, arrays)
 
     # Every device runs the program of its own part: lowerings that depend on the batch see the part, not the whole.
     split = PartitionSpec("batch")
