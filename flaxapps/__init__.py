@@ -19,3 +19,5 @@ from flaxapps.registry import ModelInfo as ModelInfo
 from flaxapps.registry import get_model as get_model
 from flaxapps.registry import list_models as list_models
 from flaxapps.registry import model_info as model_info
+from flaxapps.stablehlo import export as export
+from flaxapps.stablehlo import load_exported as load_exported

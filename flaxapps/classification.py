@@ -75,19 +75,20 @@ def classify_photos(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def open_model(name: str, weights: str | None) -> tuple[Model, Callable[[], Any]]:
+def open_model(name: str, weights: str | None, **options: Any) -> tuple[Model, Callable[[], Any]]:
     """A model and what loads its variables: a download should not begin before everything else is known to fit.
 
     Args:
         name: A network, or the path of a Keras model.
         weights: The path of a file of weights to use in place of the published or stored ones.
+        **options: Arguments of the network's function; a file takes none.
 
     Raises:
         ValueError: There is no such model, or it cannot be loaded.
     """
     if name in list_models():
         # Photos come channels last from their files, whatever keras.json says.
-        arguments = {"weights": weights or "imagenet", "data_format": "channels_last"}
+        arguments = {"weights": weights or "imagenet", "data_format": "channels_last", **options}
         return build_model(name, **arguments), lambda: get_model(name, **arguments).variables
     model = open_file(name)
     return model, lambda: on_device(weight_port.load_weights(weights or name, model))

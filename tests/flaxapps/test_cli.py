@@ -2,21 +2,23 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from PIL import Image
 
 import flaxapps.classification
-from flaxapps import list_models
+from flaxapps import get_model, list_models, load_exported, load_model
 from flaxapps.cli import main
 from flaxapps.decoding import class_names
-from weight_port import WeightError
+from weight_port import WeightError, save_weights
 from weight_port.published import published_file
 
 CLASSES = 4
@@ -115,6 +117,47 @@ def test_summary_of_a_file(run, tiny: Path):
     code, _, err = run("summary", tiny, "--no-top")
     assert code == 1
     assert "--no-top" in err
+
+
+def test_export_of_a_file(run, tiny: Path, tmp_path: Path):
+    output = tmp_path / "tiny.stablehlo"
+    code, out, _ = run("export", tiny, "--output", output, "--dtype", "uint8", "--preprocess", "tf", "--weights-beside")
+    assert (code, out) == (0, "")
+    network = load_exported(output)
+    assert network.lowered.platforms == ("cpu", "cuda", "tpu")
+    photos = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    model, variables = load_model(tiny)
+    expected = model.apply(variables, photos.astype(np.float32) / 127.5 - 1)
+    np.testing.assert_allclose(network(photos), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_export_of_a_network(run, tmp_path: Path):
+    """With a weight file of its own, without the classifier, for one platform."""
+    network = get_model("vgg16", weights=None, include_top=False)
+    save_weights(tmp_path / "vgg16.weights.h5", *network)
+    options = ("--no-top", "--input-shape", 64, 48, "--weights", tmp_path / "vgg16.weights.h5", "--platforms", "tpu")
+    code, _, err = run("export", "vgg16", "--output", tmp_path / "vgg16.stablehlo", *options)
+    assert (code, err) == (0, "")
+    lowered = jax.export.deserialize(bytearray((tmp_path / "vgg16.stablehlo").read_bytes()))
+    assert lowered.platforms == ("tpu",)
+    assert [str(each.shape) for each in (*lowered.in_avals, *lowered.out_avals)] == [
+        "(batch, 64, 48, 3)",
+        "(batch, 2, 1, 512)",
+    ]
+
+
+def test_export_says_what_is_wrong(run, tiny: Path, tmp_path: Path):
+    output = tmp_path / "tiny.stablehlo"
+    for options, words in (
+        (("--no-top",), "--no-top"),
+        (("--preprocess", "auto"), "--preprocess caffe, tf, torch or none"),
+        (("--dtype", "text"), "dtype should be one of numbers"),
+    ):
+        code, _, err = run("export", tiny, "--output", output, *options)
+        assert code == 1
+        assert words in err
+    assert not output.exists()
 
 
 def test_json_lines_are_what_keras_predicts(predict, tiny: Path, photos: Path):
@@ -437,3 +480,21 @@ def test_as_a_module_into_a_pipe_that_closes():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)
+
+
+def test_a_second_process_compiles_nothing(tiny: Path, photos: Path, tmp_path: Path):
+    """What the first one compiled is in the Keras folder, and serves the second, which adds nothing."""
+    command = [sys.executable, "-m", "flaxapps", "predict", str(photos), "--model", str(tiny), "--preprocess", "none"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_LOG_COMPILES": "1", "KERAS_HOME": str(tmp_path / "home")}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # such a tiny network may compile in no time
+    kept, outputs = [], []
+    for _ in range(2):
+        process = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        outputs.append(process.stdout)
+        kept.append({file.name for file in (tmp_path / "home/flaxapps/compiled").iterdir() if "atime" not in file.name})
+        hits = process.stderr.count("Persistent compilation cache hit")
+    assert any("forward" in name for name in kept[0])
+    assert kept[0] == kept[1]
+    assert hits == len(kept[0])
+    assert outputs[0] == outputs[1]

@@ -96,7 +96,11 @@ def test_other_arrays_than_compiled_for(x, words):
 def test_everything_wrong_is_said_at_once():
     with pytest.raises(ValueError, match="small cannot be compiled") as caught:
         flaxapps.compile(MODEL, VARIABLES, 0, (6, 5, 4), "string")
-    for words in ("batch_size should be at least 1, got 0", "fit (6, 5, 3), got (6, 5, 4)", "'float32' or 'uint8', got"):
+    for words in (
+        "batch_size should be at least 1, got 0",
+        "fit (6, 5, 3), got (6, 5, 4)",
+        "'float32' or 'uint8', got",
+    ):
         assert words in str(caught.value)
     with pytest.raises(ValueError, match=r"images of any size, \(None, None, 3\): give input_shape"):
         flaxapps.compile(small((None, None, 3)), VARIABLES, 1)

@@ -1,8 +1,10 @@
 """keras.json: read when asked, never written, never remembered."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 from flaxapps import config
@@ -81,3 +83,40 @@ def test_standardize_data_format_in_keras_words(value: str):
 def test_an_explicit_format_does_not_need_the_file(keras_home: Path):
     (keras_home / "keras.json").write_text("{")
     assert config.standardize_data_format("channels_last") == "channels_last"
+
+
+@pytest.fixture
+def fresh_jax(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str | None]]:
+    """JAX as it is where nobody has told it about a cache; gives the folder it was told."""
+    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {option: getattr(jax.config, option) for option in options}
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield lambda: jax.config.jax_compilation_cache_dir
+    for option, value in before.items():
+        jax.config.update(option, value)
+
+
+def test_compilations_are_kept_beside_the_settings(fresh_jax: Callable[[], str | None], keras_home: Path):
+    config.keep_compilations()
+    assert fresh_jax() == str(keras_home / "flaxapps" / "compiled")
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == config.SHORTEST_KEPT
+
+
+def test_what_jax_was_told_stays(
+    fresh_jax: Callable[[], str | None], keras_home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    jax.config.update("jax_compilation_cache_dir", "/elsewhere")
+    config.keep_compilations()
+    assert fresh_jax() == "/elsewhere"
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    config.keep_compilations()
+    assert fresh_jax() is None
+    assert not [*keras_home.iterdir()]
+
+
+def test_nothing_is_kept_where_no_folder_can_be(fresh_jax: Callable[[], str | None], keras_home: Path):
+    (keras_home / "flaxapps").write_text("a file is in the way")
+    config.keep_compilations()
+    assert fresh_jax() is None
