@@ -342,7 +342,7 @@ def _architecture(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from flaxapps.classification import open_model, chosen_preprocessing
+    from flaxapps.classification import chosen_preprocessing, open_model
     from flaxapps.stablehlo import export
 
     model, load = open_model(arguments.model, arguments.weights, **_architecture(arguments))

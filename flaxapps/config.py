@@ -62,7 +62,8 @@ def keep_compilations() -> None:
     """
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir") is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    known: Any = jax.config  # JAX adds its options without types
+    if known.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = keras_home() / "flaxapps" / "compiled"
     try:
