@@ -68,6 +68,8 @@ def evaluate_placed(
     total: Sums = {}
     pending: Any = None
     for images, labels in data.batches(batch_size, seed=None):
+        if len(labels) == 0:  # its photos were all broken and are skipped
+            continue
         batch = placement.spread(images, labels)
         sums = eval_step(variables, *batch, objective=objective, metrics=metrics, preprocess=preprocess)
         if pending is not None:  # while this batch computes

@@ -28,6 +28,10 @@ class Position(NamedTuple):
         """One batch further."""
         return self._replace(step=self.step + 1, batch=self.batch + 1)
 
+    def after_empty_batch(self) -> "Position":
+        """One batch further, which had nothing to train on."""
+        return self._replace(batch=self.batch + 1)
+
     def after_epoch(self, history: History) -> "Position":
         """At the start of the next epoch."""
         steps = (*self.epoch_steps, self.step)

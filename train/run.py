@@ -92,6 +92,9 @@ class Run:
         done = self.position
         batches = self.data.batches(self.batch_size, seed=self.seed, epoch=done.epoch, start=done.batch)
         for images, labels in batches:
+            if len(labels) == 0:  # its photos were all broken and are skipped
+                self.position = self.position.after_empty_batch()
+                continue
             batch = self.placement.spread(images, labels, self.accumulate)
             self.state, sums = self.step(self.state, *batch)
             self.settle()

@@ -1,0 +1,57 @@
+"""fit on a folder of photos."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+from tests.train.small import CLASSES, assert_same, fit
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three photos of each class."""
+    random = np.random.default_rng(0)
+    for number in range(3 * CLASSES):
+        path = tmp_path / "photos" / f"class {number % CLASSES}" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (10, 12, 3), np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+def fit_folder(folder, on_error="raise", **options):
+    data = train.image_folder(folder, image_size=8, on_error=on_error)
+    augmentation = train.Augmentation(crop=(0.5, 1.0), flip=True, brightness=0.1, contrast=0.1)
+    return fit(data, augmentation=augmentation, preprocess="tf", devices=ONE, **options)
+
+
+def test_a_folder_with_augmentation_trains_the_same_twice_and_resumes_to_the_same(folder, tmp_path):
+    options = {"batch_size": 4, "validation_data": train.image_folder(folder, image_size=8)}
+    whole, losses = fit_folder(folder, epochs=2, **options)
+    fit_folder(folder, epochs=1, checkpoint_dir=tmp_path / "run", **options)
+    resumed, rest = fit_folder(folder, epochs=2, checkpoint_dir=tmp_path / "run", resume=True, **options)
+    assert rest == losses[3:]
+    assert_same(resumed.variables, whole.variables)
+    assert resumed.class_names == tuple(f"class {index}" for index in range(CLASSES))
+
+
+def test_a_run_is_not_resumed_on_a_changed_folder(folder, tmp_path):
+    fit_folder(folder, batch_size=4, checkpoint_dir=tmp_path / "run")
+    (folder / "class 1" / "01.png").unlink()
+    with pytest.raises(train.CheckpointError, match=r"data: file class 1/01\.png: was class 1, \d+ bytes, is gone"):
+        fit_folder(folder, batch_size=4, epochs=2, checkpoint_dir=tmp_path / "run", resume=True)
+
+
+def test_batches_without_a_readable_photo_are_passed_over(folder):
+    (folder / "class 1" / "01.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="1 images could not be read") as caught:
+        result, losses = fit_folder(
+            folder, "skip", batch_size=1, epochs=2,
+            validation_data=train.image_folder(folder, image_size=8, on_error="skip"),
+        )  # fmt: skip
+    assert result.steps == len(losses) == 2 * 11
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.variables))
+    assert len(caught) == 4  # each time after training and after validation
