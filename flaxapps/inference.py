@@ -53,11 +53,42 @@ def predict(
         ValueError: The images do not fit the model, or hold NaN or infinity (the first one is named); the batch size
             is not positive; preprocess=True and the preprocessing is not known.
     """
+    results = list(predict_batches(model, variables, x, batch_size=batch_size, verbose=verbose, preprocess=preprocess))
+    shapes = model.output_shape if isinstance(model.output_shape, list) else [model.output_shape]
+    empty = [np.zeros((0, *(size or 0 for size in shape[1:])), np.float32) for shape in shapes]
+    outputs = [np.concatenate(parts) for parts in zip(*results, strict=True)] if results else empty
+    return outputs[0] if isinstance(model.output, Node) else outputs
+
+
+def predict_batches(
+    model: Model,
+    variables: Mapping[str, Any],
+    x: Any,
+    *,
+    batch_size: int = 32,
+    verbose: bool = False,
+    preprocess: bool | str | Function = False,
+) -> Iterator[Rows]:
+    """What `predict` does, a batch at a time: predictions for data of any size need not be in memory together.
+
+    Args:
+        model: As for `predict`, like all the others.
+        variables: Its arrays.
+        x: Images, or an iterable of arrays.
+        batch_size: Images in a batch, over all devices together.
+        verbose: Whether to show a progress bar.
+        preprocess: What is done to the images.
+
+    Yields:
+        For each batch a list with the array of every output.
+
+    Raises:
+        ValueError: As `predict`.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size should be at least 1, got {batch_size}")
     function = preprocessing_function(model, preprocess)
     batches, total = _batches(model, x, batch_size)
-    results: list[Rows] = []
     size, done = 0, 0
     pending: tuple[list[jax.Array], int] | None = None
     for rows in _progress(batches, total, verbose):
@@ -70,15 +101,11 @@ def predict(
         arrays = jax.device_put([_pad(array, size) for array in rows], NamedSharding(mesh, PartitionSpec("batch")))
         started = _forward(model, function, mesh, variables, arrays), len(rows[0])
         if pending:
-            results.append(_fetch(*pending))
+            yield _fetch(*pending)
         pending = started
         done += len(rows[0])
     if pending:
-        results.append(_fetch(*pending))
-    shapes = model.output_shape if isinstance(model.output_shape, list) else [model.output_shape]
-    empty = [np.zeros((0, *(size or 0 for size in shape[1:])), np.float32) for shape in shapes]
-    outputs = [np.concatenate(parts) for parts in zip(*results, strict=True)] if results else empty
-    return outputs[0] if isinstance(model.output, Node) else outputs
+        yield _fetch(*pending)
 
 
 def preprocessing_function(model: Model, preprocess: bool | str | Function) -> Function | None:

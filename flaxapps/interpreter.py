@@ -45,7 +45,7 @@ def run(
                     value.astype(layer.dtype) if cast else value for value, cast in zip(inputs, floats, strict=True)
                 ]
             if isinstance(layer, Functional):
-                values += run(layer.graph, child, inputs, mode, _inside(layer, frozen), batch)
+                values += run(layer.graph, child, inputs, mode, frozen_inside(layer, frozen), batch)
             else:
                 parent: Any = child  # Flax takes a Scope here, though it does not say so
                 values.append(LayerCall(layer, mode, name in frozen, batch, parent=parent, name=name)(*inputs))
@@ -56,7 +56,7 @@ def run(
     return [values[index] for index in graph.results]
 
 
-def _inside(layer: Functional, frozen: frozenset[str]) -> frozenset[str]:
+def frozen_inside(layer: Functional, frozen: frozenset[str]) -> frozenset[str]:
     """What `frozen` means inside a nested model."""
     if layer.name in frozen:
         return frozenset(inner.name for inner in layer.layers)

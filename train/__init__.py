@@ -14,6 +14,8 @@ from train.errors import TrainingError as TrainingError
 from train.evaluation import evaluate as evaluate
 from train.events import EpochEnd as EpochEnd
 from train.events import StepEnd as StepEnd
+from train.features import FeatureDataset as FeatureDataset
+from train.features import compute_features as compute_features
 from train.folders import image_folder as image_folder
 from train.history import write_csv as write_csv
 from train.logits import last_activation as last_activation
@@ -37,6 +39,7 @@ from train.metrics import confusion_matrix as confusion_matrix
 from train.metrics import summarise as summarise
 from train.metrics import top_k_accuracy as top_k_accuracy
 from train.progress import ProgressDisplay as ProgressDisplay
+from train.splitting import split_at_frozen as split_at_frozen
 from train.state import TrainState as TrainState
 from train.state import create_state as create_state
 from train.steps import eval_step as eval_step
