@@ -65,6 +65,7 @@ def compute_features(
     preprocess: bool | str | Function = False,
     memory_limit: int = MEMORY_LIMIT,
     folder: str | os.PathLike[str] | None = None,
+    verbose: bool = False,
 ) -> FeatureDataset:
     """Runs a trunk over a dataset, once, in the way of `predict`, with BatchNormalization folded.
 
@@ -77,6 +78,7 @@ def compute_features(
         memory_limit: Bytes of features that are kept in memory. More go to memory-mapped temporary files, which have
             no name and vanish with the result, or with the process, however it ends.
         folder: Where such files are; None takes the system's folder for temporary files.
+        verbose: Whether to show a progress bar.
 
     Returns:
         The features, as a dataset that the head can be trained on in place of `data`.
@@ -102,7 +104,8 @@ def compute_features(
     folded = fold_batch_norm(trunk, trunk.init_variables(base=variables))
     features: list[NDArray[np.float32]] = []
     done = 0
-    for rows in predict_batches(*folded, images(), batch_size=batch_size, preprocess=preprocess):
+    options: Any = {"batch_size": batch_size, "preprocess": preprocess, "verbose": verbose}
+    for rows in predict_batches(*folded, images(), **options):
         if not features:
             size = sum(4 * count * math.prod(array.shape[1:]) for array in rows)
             features = [_allocate((count, *array.shape[1:]), size > memory_limit, folder) for array in rows]

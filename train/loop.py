@@ -1,5 +1,6 @@
 """`fit`: fine-tuning from variables and data to variables and a history."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -18,6 +19,7 @@ from train.datasets import Dataset, as_dataset
 from train.early_stopping import EarlyStopping
 from train.errors import Interrupted
 from train.events import Callback
+from train.features import MEMORY_LIMIT, compute_features
 from train.history import History
 from train.interruption import watch_signals
 from train.losses import LossFunction, make_objective
@@ -27,6 +29,7 @@ from train.position import Position
 from train.preparation import Preparation
 from train.progress import ProgressDisplay
 from train.run import InterruptedRun, Run
+from train.splitting import split_at_frozen
 from train.state import create_state
 
 
@@ -81,6 +84,8 @@ def fit(
     checkpoint_every: int | None = None,
     resume: bool = False,
     devices: Sequence[jax.Device] | None = None,
+    cache_features: bool = False,
+    cache_limit: int = MEMORY_LIMIT,
 ) -> FitResult:
     """Trains a model, as `fit` of Keras does; a pure function but for the files it writes.
 
@@ -118,6 +123,11 @@ def fit(
         checkpoint_every: Steps between checkpoints within an epoch; None saves at the ends of epochs.
         resume: Whether to go on from the newest checkpoint; without one the run starts from the beginning.
         devices: The devices to use; None for all.
+        cache_features: Whether to compute the outputs of the frozen layers once, before the first epoch, and train the
+            others on them: the same training, to float rounding. The frozen layers must be an unbroken beginning of
+            the model, nothing random may come before their end (`split_at_frozen` says what does), and the data must
+            be the same in every epoch.
+        cache_limit: Bytes of features that are kept in memory; more go to temporary files, as in `compute_features`.
 
     Returns:
         The variables, the history, and how the run ended.
@@ -136,15 +146,30 @@ def fit(
         parallel=parallel,
         resume=resume,
         checkpoint_dir=checkpoint_dir,
+        random_cache=cache_features and augmentation is not None,
     )
     _check_classes(model, data, validation)
-    objective = make_objective(model, loss, label_smoothing=label_smoothing, class_weights=class_weights)
     preprocessing = preprocessing_function(model, preprocess)
+    trained, still = model, frozen
+    if cache_features:  # the state keeps all variables, so that checkpoints and results are the same
+        halves = split_at_frozen(model, frozen)
+        compute: Any = functools.partial(
+            compute_features,
+            halves.trunk,
+            variables,
+            batch_size=batch_size,
+            preprocess=preprocessing or False,
+            memory_limit=cache_limit,
+            verbose=verbose,
+        )
+        data, validation = compute(data), None if validation is None else compute(validation)
+        trained, still, preprocessing = halves.head, frozenset(), None
+    objective = make_objective(trained, loss, label_smoothing=label_smoothing, class_weights=class_weights)
     placement = place_on_devices(parallel, batch_size, devices)
     step = placement.step(
         objective=objective,
         optimizer=optimizer,
-        frozen=frozen,
+        frozen=still,
         accumulate=accumulate,
         remat=remat,
         metrics=metrics,
@@ -231,6 +256,7 @@ def _check_arguments(
     parallel: str,
     resume: bool,
     checkpoint_dir: str | os.PathLike[str] | None,
+    random_cache: bool,
 ) -> None:
     low = {name: count for name, count in counts.items() if count is not None and count < 1}
     wrong = [f"{name} should be at least 1, got {count}" for name, count in low.items()]
@@ -241,6 +267,8 @@ def _check_arguments(
         wrong.append(f"parallel is one of {', '.join(MODES)}; got {parallel!r}")
     if checkpoint_dir is None and (resume or counts["checkpoint_every"]):
         wrong.append("resume and checkpoint_every need a checkpoint_dir")
+    if random_cache:
+        wrong.append("cache_features computes images once, but augmentation makes them others in every epoch: drop one")
     if wrong:
         raise ValueError("\n  ".join(["fit cannot run with these arguments:", *wrong]))
 

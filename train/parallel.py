@@ -43,13 +43,13 @@ class Placement:
         """Copies arrays to every device, once for the whole run."""
         return jax.device_put(tree, self.everywhere)
 
-    def spread(self, images: NDArray[Any], labels: NDArray[Any], parts: int = 1) -> Any:
+    def spread(self, images: Any, labels: NDArray[Any], parts: int = 1) -> Any:
         """Sends a batch to the devices, without waiting for it.
 
         A batch that does not divide is filled up with its first examples, and a mask says which count.
 
         Args:
-            images: (batch, ...).
+            images: (batch, ...), or a list of such arrays.
             labels: (batch, ...).
             parts: In how many parts every device computes its share.
 
@@ -81,7 +81,7 @@ class Placement:
         count = self.mesh.size
 
         def step(state: Any, *batch: Any) -> tuple[Any, dict[str, Any]]:
-            parts = [None if array is None else array.reshape(count, -1, *array.shape[1:]) for array in batch]
+            parts = jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), batch)
             result: tuple[Any, dict[str, Any]] = mapped(state, *parts)
             return result
 
@@ -108,13 +108,11 @@ def place_on_devices(parallel: str, batch_size: int, devices: Sequence[jax.Devic
     return Placement(Mesh(np.array(devices), (AXIS,)), mapped=parallel == "pmap")
 
 
-def fill_up(
-    images: NDArray[Any], labels: NDArray[Any], multiple: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None]:
+def fill_up(images: Any, labels: NDArray[Any], multiple: int) -> tuple[Any, NDArray[Any], NDArray[np.bool_] | None]:
     """Repeats examples from the first on until their number is a multiple.
 
     Args:
-        images: (batch, ...).
+        images: (batch, ...), or a list of such arrays.
         labels: (batch, ...).
         multiple: Of what the number should be.
 
@@ -129,4 +127,5 @@ def fill_up(
     if not missing:
         return images, labels, None
     rows = np.arange(count + missing)
-    return images[rows % count], labels[rows % count], rows < count
+    images, labels = jax.tree.map(lambda array: array[rows % count], (images, labels))
+    return images, labels, rows < count

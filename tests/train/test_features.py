@@ -2,70 +2,76 @@
 
 import os
 
-import jax
 import numpy as np
-import optax
 import pytest
 
 import train
+from tests.train.small import assert_close, assert_same, fit
 from tests.train.test_splitting import chain, residual, seen_before
 from train.features import compute_features
 
-FROZEN = {"chain": (chain(), {"conv1", "norm1"}), "two tensors": (residual(), {"conv1", "norm1", "conv2", "norm2"})}
-OPTIMIZER = optax.sgd(0.05, momentum=0.9)
+CASES = {"chain": (chain(), {"conv1", "norm1"}), "two tensors": (residual(), {"conv1", "norm1", "conv2", "norm2"})}
+LOSS = {"loss": "sparse_categorical_crossentropy"}
 
 
 def photos(count, seed=0):
     random = np.random.default_rng(seed)
-    return train.ArrayDataset(
-        random.integers(0, 256, (count, 8, 8, 3), "uint8"), random.integers(0, 4, count), ("a", "b", "c", "d")
-    )
+    images = random.integers(0, 256, (count, 8, 8, 3), "uint8")
+    return train.ArrayDataset(images, random.integers(0, 4, count), ("a", "b", "c", "d"))
 
 
-def scale(images):
-    return images.astype("float32") / 127.5 - 1.0
+@pytest.mark.parametrize(("case", "parallel"), [("chain", "jit"), ("two tensors", "pmap")])
+def test_fit_on_features_is_fit_on_images(case, parallel):
+    model, frozen = CASES[case][0], frozenset(CASES[case][1])
+    options = {"frozen": frozen, "batch_size": 8, "epochs": 3, "preprocess": "tf", "validation_data": photos(6, 1)}
+    options |= {"variables": seen_before(model), "parallel": parallel} | LOSS
+    wanted, wanted_losses = fit(photos(20), model, **options)
+    limit = 0 if case == "chain" else 1 << 20
+    result, losses = fit(photos(20), model, cache_features=True, cache_limit=limit, **options)
+    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-5)
+    assert_close(result.variables, wanted.variables)
+    assert_close(result.history, wanted.history)
+    for collection, layers in options["variables"].items():
+        assert_same(
+            {name: result.variables[collection][name] for name in frozen & set(layers)},
+            {name: layers[name] for name in frozen & set(layers)},
+        )
 
 
-def train_epochs(model, variables, frozen, data, prepare):
-    """Losses of the epochs and the variables at the end."""
-    objective = train.make_objective(model, "sparse_categorical_crossentropy", from_logits=True)
-    state = train.create_state(model, variables, OPTIMIZER, frozen)
-    losses = []
-    for epoch in range(3):
-        for x, labels in data.batches(4, seed=7, epoch=epoch):
-            state, sums = train.train_step(
-                state, prepare(x), labels, objective=objective, optimizer=OPTIMIZER, frozen=frozen
-            )
-            losses.append(train.summarise(sums)["loss"])
-    return losses, jax.device_get(state.variables)
+def test_a_run_on_features_goes_on_from_its_checkpoint(tmp_path):
+    model, frozen = CASES["chain"][0], frozenset(CASES["chain"][1])
+    options = {"frozen": frozen, "batch_size": 8, "cache_features": True} | LOSS
+    wanted, _ = fit(photos(20), model, epochs=2, **options)
+    fit(photos(20), model, epochs=1, checkpoint_dir=tmp_path, **options)
+    resumed, _ = fit(photos(20), model, epochs=2, checkpoint_dir=tmp_path, resume=True, **options)
+    assert_same(resumed.variables, wanted.variables)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-@pytest.mark.parametrize("cut", FROZEN)
-def test_training_on_features_is_training_on_images(cut, on_disk, tmp_path):
-    model, frozen = FROZEN[cut][0], frozenset(FROZEN[cut][1])
+def test_features_are_those_of_the_images_in_any_order(on_disk, tmp_path):
+    model, frozen = CASES["two tensors"]
     variables, data = seen_before(model), photos(12)
-    trunk, head = train.split_at_frozen(model, frozen)
+    trunk, _ = train.split_at_frozen(model, frozenset(frozen))
     limit = 0 if on_disk else 1 << 20
-    features = compute_features(
-        trunk, variables, data, batch_size=5, preprocess=scale, memory_limit=limit, folder=tmp_path
-    )
+    features = compute_features(trunk, variables, data, batch_size=5, memory_limit=limit, folder=tmp_path)
     assert all(isinstance(array, np.memmap) == on_disk for array in features.features)
     assert not list(tmp_path.iterdir())  # nothing that an interrupted process could leave
     assert (features.class_names, features.fingerprint, len(features)) == (data.class_names, data.fingerprint, 12)
-    losses, trained = train_epochs(head, head.init_variables(base=variables), frozenset(), features, lambda x: x)
-    wanted_losses, wanted = train_epochs(model, variables, frozen, data, scale)
-    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-5)
-    merged = train.merge_params(trained, variables)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5), merged, wanted)
+    for batch, (images, labels) in zip(
+        features.batches(4, seed=7, epoch=1, start=1), data.batches(4, seed=7, epoch=1, start=1), strict=True
+    ):
+        assert_close(batch, (trunk.apply(trunk.init_variables(base=variables), images), labels), 1e-4)
 
 
-def test_batches_that_may_differ_are_refused():
-    model, frozen = FROZEN["chain"]
-    trunk, _ = train.split_at_frozen(model, frozenset(frozen))
-    stream = train.as_dataset([(np.zeros((2, 8, 8, 3), "float32"), np.zeros(2, "int32"))])
+def test_what_differs_between_epochs_is_refused():
+    model, frozen = CASES["chain"]
+    stream = [(np.zeros((2, 8, 8, 3), "float32"), np.zeros(2, "int32"))]
     with pytest.raises(ValueError, match="same in every epoch"):
-        compute_features(trunk, model.init_variables(), stream)
+        fit(stream, model, frozen=frozenset(frozen), cache_features=True, **LOSS)
+    with pytest.raises(ValueError, match="augmentation"):
+        fit(photos(4), model, frozen=frozenset(frozen), cache_features=True, augmentation=lambda key, x: x, **LOSS)
+    with pytest.raises(ValueError, match="No layer"):
+        fit(photos(4), model, cache_features=True, **LOSS)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space is not reserved here")
@@ -74,7 +80,7 @@ def test_a_full_disk_is_an_error_and_no_crash(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    model, frozen = FROZEN["chain"]
+    model, frozen = CASES["chain"]
     trunk, _ = train.split_at_frozen(model, frozenset(frozen))
     with pytest.raises(OSError, match="No space"):
         compute_features(trunk, model.init_variables(), photos(4), memory_limit=0)
