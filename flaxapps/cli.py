@@ -4,9 +4,11 @@ JAX and everything above it is imported by the commands that compute, so that th
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flaxapps.config import keep_compilations
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         SystemExit: With 2 for arguments that make no sense, with 0 after --help and --version.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show is no error
     try:
@@ -104,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flaxapps", description="Keras Applications in JAX.", epilog=EXAMPLES, formatter_class=FORMATTER
     )
@@ -125,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(
         _add_command(commands, "export", _export, "a network as a StableHLO file for any platform", EXPORT_EXAMPLES)
     )
+
+    finetune = _add_command(commands, "finetune", None, "train a network for classes of your own")
+    if "finetune" in argv:
+        # This package never imports train, which stands on it: the command is found by its name, when it is asked for.
+        train = importlib.import_module("train.commands")
+        train.add_arguments(finetune)
+        finetune.set_defaults(run=train.run)
 
     command = _add_command(commands, "demo", _demo, "classify 18 real photos with a real Keras model")
     command.description = DEMO_DESCRIPTION

@@ -1,0 +1,98 @@
+"""Pictures of a training run: curves over its epochs, and which classes were taken for which."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from flaxapps.reports import replacing
+
+TRAINING, VALIDATION, GREY = "#0072b2", "#d55e00", "#666666"  # told apart by colour-blind people too
+COUNTS_SHOWN = 20  # classes up to which a matrix has its numbers written in
+NAMES_SHOWN = 60  # and up to which it has the names of all classes
+NAME_LENGTH = 24
+
+
+def write_curves(phases: Mapping[str, Mapping[str, Sequence[Any]]], path: str | os.PathLike[str]) -> None:
+    """Draws loss and accuracy over the epochs to a PNG file.
+
+    Args:
+        phases: The history of every phase, by its title; their epochs follow each other.
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    phases = {title: history for title, history in phases.items() if len(history.get("loss", ()))}
+    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for key, label, colour in ((name, "training", TRAINING), (f"val_{name}", "validation", VALIDATION)):
+            values = [value for history in phases.values() for value in history.get(key, ())]
+            if not values:
+                continue
+            marker = "o" if len(values) <= 40 else None
+            label += f" {values[-1]:.1%}" if name == "accuracy" else f" {values[-1]:.3g}"
+            axes.plot(range(1, len(values) + 1), values, color=colour, marker=marker, markersize=4, label=label)
+        epochs = [len(history["loss"]) for history in phases.values()]
+        for end, title in zip(np.cumsum([0, *epochs]), phases, strict=False):
+            if end:
+                axes.axvline(end + 0.5, color=GREY, linewidth=1, linestyle=":")
+            axes.text(end + 0.6, 1.02, title, transform=axes.get_xaxis_transform(), color=GREY, fontsize=9)
+        axes.set(xlabel="epoch", ylabel=name, xlim=(0.5, sum(epochs) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right" if name == "accuracy" else "upper right")
+    _save(figure, path)
+
+
+def write_confusion(counts: ArrayLike, names: Sequence[str], path: str | os.PathLike[str], title: str) -> None:
+    """Draws a confusion matrix to a PNG file: each row in shares of its class, with the counts where there is room.
+
+    Args:
+        counts: (classes, classes), examples by their class (row) and the class they were taken for (column).
+        names: Of the classes.
+        path: The file.
+        title: Above the picture; the accuracy is added to it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    matrix = np.asarray(counts, np.int64)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    classes = len(matrix)
+    side = float(np.clip(2.5 + 0.36 * classes, 4.5, 14))
+    figure = Figure(figsize=(side + 1, side), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, shrink=0.7, format=PercentFormatter(1), label="share of the class")
+    if classes <= COUNTS_SHOWN:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    if classes <= NAMES_SHOWN:
+        short = [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in names]
+        turned = max(map(len, short), default=0) > 2
+        axes.set_xticks(range(classes), short, rotation=45 if turned else 0, ha="right" if turned else "center")
+        axes.set_yticks(range(classes), short)
+        axes.tick_params(labelsize=8 if classes <= COUNTS_SHOWN else 6, length=0)
+    axes.set(xlabel="taken for", ylabel="class")
+    right, total = int(matrix.trace()), int(matrix.sum())
+    axes.set_title(f"{title}: {right} of {total} right" + (f" ({right / total:.1%})" if total else ""), fontsize=10)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    with replacing(path, "wb") as stream:
+        figure.savefig(stream, format="png")
