@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,18 +69,16 @@ class Checkpoints:
             data: What the run trains on.
         """
         import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
         self.folder = Path(folder).absolute()
         self._description = dict(description)
         self._data = data
         self._orbax: Any = ocp
-        # Of the epochs that were the best when they ended, the latest is the best now.
-        best = BestN(get_metric_fn=lambda metrics: metrics["is_best"], n=1, keep_checkpoints_without_metrics=False)
+        self._preservation = _LastAndBest()
         self._manager: Any = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy([LatestN(KEPT), best]),
+                preservation_policy=self._preservation,
                 cleanup_tmp_directories=True,
             ),
             item_names=("variables", "training", "position"),
@@ -136,8 +135,13 @@ class Checkpoints:
                 self._manager.reload()
         raise CheckpointError(f"None of the {len(steps)} checkpoints in {self.folder} can be read")
 
-    def save(self, state: TrainState, position: Position, is_best: bool) -> None:
+    def save(self, state: TrainState, position: Position, best_step: int | None) -> None:
         """Writes a checkpoint in the background, when the one before is written.
+
+        Args:
+            state: The state.
+            position: Where it belongs.
+            best_step: The step of the checkpoint that is kept as the best so far.
 
         Raises:
             CheckpointError: This one or the one before could not be written.
@@ -145,13 +149,13 @@ class Checkpoints:
         arguments = self._orbax.args
         # Copies: the next step uses the arrays up while they are still being written.
         variables, training = jax.tree.map(jax.numpy.copy, _split(state))
+        self._preservation.best_step = best_step
         try:
             self._manager.wait_until_finished()
             if position.step in self._manager.all_steps():  # saved within the epoch that ends at this step
                 self._manager.delete(position.step)
             self._manager.save(
                 position.step,
-                metrics={"is_best": float(is_best)},
                 args=arguments.Composite(
                     variables=arguments.StandardSave(variables),
                     training=arguments.StandardSave(training),
@@ -227,6 +231,17 @@ class Checkpoints:
 
     def _data_differences(self) -> list[str]:
         return difference(read_manifest(self.folder / MANIFEST), self._data.manifest())
+
+
+@dataclass
+class _LastAndBest:
+    """Which checkpoints Orbax keeps. Its own policy for the best reads a file of every checkpoint, whole or not."""
+
+    best_step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        last = [info.step for info in checkpoints][-KEPT:]
+        return [info.step in last or info.step == self.best_step for info in checkpoints]
 
 
 def _list_differences(name: str, before: list[str], now: list[str], shown: int = 10) -> list[str]:

@@ -145,9 +145,8 @@ class Run:
             )
             values |= values_of(sums, prefix="val_")
         self.position = self.position.after_epoch(extend(self.position.history, values))
-        is_best = self.best.best_epoch(self.position.history) == self.position.epoch - 1
-        self.save(is_best)
-        if is_best and self.best.restore_best:
+        self.save()
+        if self.best.restore_best and self.best.best_epoch(self.position.history) == self.position.epoch - 1:
             self.best_arrays = jax.device_get((self.state.params, self.state.batch_stats))
         ended = EpochEnd(
             self.position.step, self.position.epoch - 1, values, self.position.history, self.state.variables
@@ -157,12 +156,14 @@ class Run:
             raise InterruptedRun
         return stop
 
-    def save(self, is_best: bool = False) -> None:
+    def save(self) -> None:
         """Writes a checkpoint, where there are any, of a state that is found to be sound."""
         if not _all_finite(self.state.params):
             self._stop(f"A parameter is NaN or infinite after step {self.position.step}")
         if self.checkpoints is not None:
-            self.checkpoints.save(self.state, self.position, is_best)
+            best = self.best.best_epoch(self.position.history)
+            best_step = None if best is None else self.position.epoch_steps[best]
+            self.checkpoints.save(self.state, self.position, best_step)
 
     def restore_best(self) -> None:
         """Goes back to the arrays of the best epoch, where that is not the last."""

@@ -1,0 +1,211 @@
+"""Checkpoints: resuming goes on to the bit, refuses other runs, survives signals, NaN and broken files."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import train
+from tests.train.small import assert_close, assert_same, fit, small_data, small_model
+
+DATA = small_data(36)
+OPTIONS = {"epochs": 3, "optimizer": optax.adam(0.01), "validation_data": small_data(20, seed=1), "seed": 3}
+
+
+class StopError(Exception):
+    """What the tests stop a run with."""
+
+
+def stop_at(step):
+    def stop(event):
+        if isinstance(event, train.StepEnd) and event.step == step:
+            raise StopError
+
+    return stop
+
+
+def signal_at(step, number):
+    def send(event):
+        if isinstance(event, train.StepEnd) and event.step == step:
+            os.kill(os.getpid(), number)
+
+    return send
+
+
+def steps_in(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model(dropout=0.5)
+
+
+@pytest.fixture(scope="module")
+def whole(model):
+    """The run that nothing happens to."""
+    return fit(DATA, model, **OPTIONS)[0]
+
+
+@pytest.mark.parametrize(("stopped_at", "every"), [(2, 1), (4, None), (5, 2)])
+def test_a_resumed_run_is_the_whole_run(model, whole, tmp_path, stopped_at, every):
+    options = OPTIONS | {"checkpoint_dir": tmp_path, "checkpoint_every": every}
+    with pytest.raises(StopError):
+        fit(DATA, model, callbacks=[stop_at(stopped_at)], **options)
+    result, losses = fit(DATA, model, resume=True, **options)
+    assert 0 < len(losses) < 9
+    assert_same(result.variables, whole.variables)
+    assert result.history == whole.history
+    assert (result.steps, result.best_epoch) == (whole.steps, whole.best_epoch)
+    again, losses = fit(DATA, model, resume=True, **options)
+    assert losses == []
+    assert_same(again.variables, whole.variables)
+    assert result.checkpoint == tmp_path / "9"
+    rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert rows[0] == "epoch,loss,accuracy,val_loss,val_accuracy"
+    assert [float(row.split(",")[1]) for row in rows[1:]] == whole.history["loss"]
+
+
+def test_the_last_two_and_the_best_are_kept(model, tmp_path):
+    rates = optax.join_schedules([lambda _: 0.02, lambda _: -0.02], [3])  # uphill after the first epoch
+    options = OPTIONS | {"optimizer": optax.sgd(rates), "epochs": 5, "checkpoint_dir": tmp_path}
+    stopping = train.EarlyStopping(patience=10)
+    kept = []
+
+    def keep(event):
+        if isinstance(event, train.EpochEnd):
+            kept.append(jax.device_get(event.variables))
+
+    with pytest.raises(StopError):
+        fit(DATA, model, callbacks=[keep, stop_at(13)], early_stopping=stopping, **options)
+    result, _ = fit(DATA, model, resume=True, early_stopping=stopping, **options)
+    assert result.best_epoch == 0
+    assert steps_in(tmp_path) == [3, 12, 15]
+    assert_same(result.variables, kept[0])  # read from its checkpoint
+
+
+def test_another_number_of_devices_can_go_on(whole, tmp_path):
+    model = small_model()
+    alone, _ = fit(DATA, model, devices=jax.devices()[:1], **OPTIONS)
+    options = OPTIONS | {"checkpoint_dir": tmp_path, "checkpoint_every": 1}
+    with pytest.raises(StopError):
+        fit(DATA, model, parallel="jit", callbacks=[stop_at(4)], **options)
+    result, losses = fit(DATA, model, devices=jax.devices()[:2], parallel="pmap", resume=True, **options)
+    assert len(losses) <= 6
+    assert_close(result.variables, alone.variables, 1e-4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_stop(model, whole, tmp_path, number):
+    before = signal.getsignal(number)
+    options = OPTIONS | {"checkpoint_dir": tmp_path}
+    with pytest.raises(train.Interrupted) as stopped:
+        fit(DATA, model, callbacks=[signal_at(4, number)], **options)
+    assert signal.getsignal(number) is before
+    assert stopped.value.code == 128 + number
+    assert stopped.value.checkpoint == tmp_path / "5"  # the step that was under way is finished
+    assert number.name in str(stopped.value)
+    assert str(tmp_path) in str(stopped.value)
+    assert stopped.value.result.stopped == "interrupted"
+    result, losses = fit(DATA, model, resume=True, **options)
+    assert len(losses) == 4
+    assert_same(result.variables, whole.variables)
+    assert result.history == whole.history
+
+
+def test_nan_names_the_last_good_checkpoint(model, tmp_path):
+    batch = DATA[0][:16], DATA[1][:16]
+    broken = np.full_like(batch[0], np.nan), batch[1]
+    with pytest.raises(train.TrainingError, match="loss is nan at step 3 ") as error:
+        fit([batch, batch, broken, batch], model, checkpoint_dir=tmp_path, checkpoint_every=1)
+    assert f"last good checkpoint: {tmp_path / '2'}." in str(error.value)
+    assert steps_in(tmp_path) == [1, 2]
+
+
+def damage(folder):
+    """Overwrites the middle of every file of arrays."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+    assert files
+    for path in files:
+        content = bytearray(path.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 64] = bytes(64)
+        path.write_bytes(content)
+
+
+def cut(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def lose_arrays(folder):
+    for path in list((folder / "variables").rglob("*")):
+        if path.is_file():
+            path.unlink()
+
+
+@pytest.mark.parametrize("harm", [damage, cut, lose_arrays])
+def test_a_broken_checkpoint_falls_back_to_the_one_before(model, whole, tmp_path, harm):
+    options = OPTIONS | {"checkpoint_dir": tmp_path, "checkpoint_every": 1}
+    with pytest.raises(StopError):
+        fit(DATA, model, callbacks=[stop_at(6)], **options)
+    newest = steps_in(tmp_path)[-1]
+    harm(tmp_path / str(newest))
+    with pytest.warns(UserWarning, match=rf"{newest} cannot be read.*broken-{newest}"):
+        result, _ = fit(DATA, model, resume=True, **options)
+    assert (tmp_path / f"broken-{newest}").exists()
+    assert_same(result.variables, whole.variables)
+
+
+def test_another_run_is_refused_with_the_differences(model, tmp_path):
+    options = OPTIONS | {"checkpoint_dir": tmp_path}
+    fit(DATA, model, **options | {"epochs": 1})
+    with pytest.raises(train.CheckpointError, match="resume=True"):
+        fit(DATA, model, **options)
+    others = [
+        ({"optimizer": optax.sgd(0.1, momentum=0.9)}, ["optimizer: was there, is not: 0.mu.conv1.kernel", "trace"]),
+        ({"frozen": frozenset({"conv1"})}, ["frozen: is there, was not: conv1"]),
+        ({"batch_size": 8, "seed": 4}, ["batch_size: was 16, is 8", "seed: was 3, is 4"]),
+        ({"validation_data": None}, ["validation_data: was"]),
+    ]
+    for change, lines in others:
+        with pytest.raises(train.CheckpointError, match="another one") as error:
+            fit(DATA, model, resume=True, **options | change)
+        assert all(line in str(error.value) for line in lines), str(error.value)
+    with pytest.raises(train.CheckpointError, match="drop: Dropout"):
+        fit(DATA, small_model(), resume=True, **options)
+    with pytest.raises(train.CheckpointError, match="data: labels: was"):
+        fit((DATA[0], DATA[1][::-1].copy()), model, resume=True, **options)
+
+
+def test_a_checkpoint_says_what_it_is_of(model, tmp_path):
+    data = train.ArrayDataset(*DATA, class_names=[*"abcd"])
+    result, _ = fit(data, model, checkpoint_dir=tmp_path, frozen=frozenset({"conv1"}))
+    assert result.class_names == tuple("abcd")
+    stored = json.loads((tmp_path / "3" / "position" / "metadata").read_text())
+    assert stored["run"]["class_names"] == [*"abcd"]
+    assert stored["run"]["frozen"] == ["conv1"]
+    assert stored["run"]["data"] == data.fingerprint
+    assert stored["position"]["history"] == result.history
+
+
+def test_a_full_disk_is_told_with_the_last_good_checkpoint(model, tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    saved = []
+    save = ocp.CheckpointManager.save
+
+    def save_once(self, step, **arguments):
+        if saved:
+            raise OSError(28, "No space left on device")
+        saved.append(step)
+        return save(self, step, **arguments)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", save_once)
+    with pytest.raises(train.CheckpointError, match=rf"No space left.*last good one: {tmp_path / '3'}"):
+        fit(DATA, model, **OPTIONS | {"checkpoint_dir": tmp_path})
