@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import weight_port
+from flaxapps.compilation import estimate_costs
 from flaxapps.importing import load_architecture
 from flaxapps.inference import known_preprocessing, predict
 from flaxapps.model import Model
 from flaxapps.network import on_device
 from flaxapps.photos import PhotoFormat, find_photos, photo_format, read_photos
+from flaxapps.precision import with_dtype
 from flaxapps.recipe import read_recipe
 from flaxapps.registry import build_model, get_model, list_models, model_info
 from flaxapps.reports import (
@@ -22,6 +24,7 @@ from flaxapps.reports import (
     open_progress,
     read_labels,
     replacing,
+    write_costs,
     write_predictions,
 )
 
@@ -45,11 +48,17 @@ def classify_photos(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         output = stack.enter_context(replacing(arguments.output)) if arguments.output else sys.stdout
         model, load = open_model(recipe.model, arguments.weights)
+        model = with_dtype(model, arguments.dtype) if arguments.dtype else model
         form = settle_format(model, arguments.size)
         check_classes(model, labels)
         option = recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess
         preprocess = chosen_preprocessing(model, option)
         variables = load()
+        if arguments.describe:
+            dtype = "float32" if form.channels == 1 else "uint8"  # as photos are read
+            options = {"dtype": dtype, "preprocess": preprocess, "variables": variables}
+            costs = estimate_costs(model, arguments.batch_size, form.shape, **options)
+            write_costs(sys.stderr, costs, arguments.batch_size)
         read: list[Path] = []
         progress = stack.enter_context(open_progress())
         task = progress.add_task("Predicting", total=len(paths))
@@ -60,7 +69,11 @@ def classify_photos(arguments: argparse.Namespace) -> int:
 
         def batches() -> Iterator[Any]:
             interpolation = arguments.interpolation or recipe.interpolation or "nearest"
-            options = {"interpolation": interpolation, "batch_size": arguments.batch_size}
+            options = {
+                "interpolation": interpolation,
+                "draft": arguments.draft,
+                "batch_size": arguments.batch_size,
+            }
             for files, photos in read_photos(paths, form, unreadable=complain, **options):
                 read.extend(files)
                 yield photos

@@ -120,6 +120,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     command = _add_command(commands, "summary", _summary, "the layers of a network", SUMMARY_EXAMPLES)
     _add_architecture(command)
+    command.add_argument("--describe", action="store_true", help="also what one batch takes: operations and memory")
+    command.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="for --describe (default: 1)")
 
     _add_predict(_add_command(commands, "predict", _predict, "what is on photos", PREDICT_EXAMPLES))
 
@@ -160,6 +162,16 @@ def _add_predict(command: Any) -> None:
         default="table",
         help="scores are the network's own output: probabilities, or logits where it has no softmax (default: table)",
     )
+    command.add_argument(
+        "--dtype", metavar="DTYPE", help="what to compute in, such as bfloat16 (default: the model's own)"
+    )
+    command.add_argument(
+        "--draft",
+        action="store_true",
+        help="decode large JPEG files at reduced size, never below twice the model's: faster, and a few levels off; "
+        "needs an --interpolation that averages",
+    )
+    command.add_argument("--describe", action="store_true", help="also what a batch takes: operations and memory")
     _add_reading(command, "nearest")
 
 
@@ -335,6 +347,12 @@ def _summary(arguments: argparse.Namespace) -> int:
         build_model(arguments.model, data_format="channels_last", **options) if options else open_file(arguments.model)
     )
     model.summary()
+    if arguments.describe:
+        from flaxapps.compilation import estimate_costs
+        from flaxapps.reports import write_costs
+
+        keep_compilations()
+        write_costs(sys.stdout, estimate_costs(model, arguments.batch_size), arguments.batch_size)
     return 0
 
 

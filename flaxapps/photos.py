@@ -1,11 +1,11 @@
 """Photos from files and folders, decoded batch by batch in the layout a model takes."""
 
-import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 COLOR_MODES = {1: "grayscale", 3: "rgb", 4: "rgba"}  # by number of channels
 
+Result = TypeVar("Result")
 Unreadable = Callable[[Path, Exception], None]
 
 
@@ -36,6 +37,12 @@ class PhotoFormat(NamedTuple):
     width: int | None
     channels: int = 3
     channels_first: bool = False
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Shape of one photo as an array; None where any size will do."""
+        size = self.height, self.width
+        return (self.channels, *size) if self.channels_first else (*size, self.channels)
 
 
 def photo_format(model: Model) -> PhotoFormat:
@@ -76,10 +83,11 @@ def read_photos(
     *,
     interpolation: str = "nearest",
     resize: int | None = None,
+    draft: bool = False,
     batch_size: int = 32,
     unreadable: Unreadable | None = None,
 ) -> Iterator[tuple[list[Path], NDArray[Any]]]:
-    """Decodes photos, resized, a batch at a time on several threads; only one batch is in memory.
+    """Decodes photos, resized, on several threads, which stay a batch ahead of whoever computes with them.
 
     Args:
         paths: Image files.
@@ -87,7 +95,9 @@ def read_photos(
         interpolation: As for `load_img`.
         resize: Brings the shorter side to this many pixels, then cuts the size wanted out of the centre; None resizes
             to the size wanted, whatever that does to the proportions.
-        batch_size: How many are decoded together.
+        draft: Whether large JPEG files are decoded at a half, quarter or eighth of their size, never below twice the
+            size wanted. Faster, and after resizing a few levels off; not for "nearest", which would pick other pixels.
+        batch_size: How many photos are in a batch; as many again are waiting.
         unreadable: Told about each file that cannot be read, which is then left out; None raises the error.
 
     Yields:
@@ -95,37 +105,60 @@ def read_photos(
 
     Raises:
         ImageError, OSError: A photo cannot be read and `unreadable` is None.
+        ValueError: `form` leaves the size open, or `draft` is asked for with "nearest".
     """
     if form.height is None or form.width is None:
         raise ValueError("Photos in a batch need one size, in both directions")
+    if draft and interpolation == "nearest":
+        raise ValueError('draft needs an interpolation that averages, such as "bilinear"; got "nearest"')
     size = form.height, form.width
+    kept = (resize, resize) if resize else size
+    options: dict[str, Any] = {"draft_size": (2 * kept[0], 2 * kept[1])} if draft else {}
     dtype = np.float32 if form.channels == 1 else np.uint8
+    mode = COLOR_MODES[form.channels]
     layout = "channels_first" if form.channels_first else "channels_last"
 
     def read(path: Path) -> NDArray[Any] | Exception:
         try:
             if resize is None:
-                photo = load_img(path, COLOR_MODES[form.channels], target_size=size, interpolation=interpolation)
+                photo = load_img(path, mode, target_size=size, interpolation=interpolation, **options)
             else:
-                photo = cut_centre(load_img(path, COLOR_MODES[form.channels]), resize, size, interpolation)
+                photo = cut_centre(load_img(path, mode, **options), resize, size, interpolation)
         except (ImageError, OSError) as error:
             return error
         return img_to_array(photo, layout, dtype)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes outside Python's global lock
-        remaining = iter(paths)
-        while batch := list(itertools.islice(remaining, batch_size)):
+    files: list[Path] = []
+    photos: list[NDArray[Any]] = []
+    for path, result in _ahead(read, paths, batch_size):
+        if not isinstance(result, Exception):
+            files.append(path)
+            photos.append(result)
+        elif unreadable is None:
+            raise result
+        else:
+            unreadable(path, result)
+        if len(files) == batch_size:
+            yield files, np.stack(photos)
             files, photos = [], []
-            for path, result in zip(batch, threads.map(read, batch), strict=True):
-                if not isinstance(result, Exception):
-                    files.append(path)
-                    photos.append(result)
-                elif unreadable is None:
-                    raise result
-                else:
-                    unreadable(path, result)
-            if files:
-                yield files, np.stack(photos)
+    if files:
+        yield files, np.stack(photos)
+
+
+def _ahead(read: Callable[[Path], Result], paths: Sequence[Path], count: int) -> Iterator[tuple[Path, Result]]:
+    """What `read` makes of each path, in order; threads make up to `count` results before they are asked for."""
+    threads = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside Python's global lock
+    waiting: deque[tuple[Path, Future[Result]]] = deque()
+    try:
+        for path in paths:
+            waiting.append((path, threads.submit(read, path)))
+            if len(waiting) > count:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for path, future in waiting:
+            yield path, future.result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def cut_centre(photo: "Image.Image", resize: int, size: tuple[int, int], interpolation: str) -> "Image.Image":

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from rich.table import Table
 
 from flaxapps.decoding import class_names, decode_predictions
 from weight_port import WeightError
+
+if TYPE_CHECKING:
+    from flaxapps.compilation import Costs
 
 ENTRIES_SHOWN = 10  # of each list in an error about weights
 WIDTH_OF_FILES = 140  # columns; a file or a pipe has no width of its own
@@ -141,6 +144,26 @@ def write_predictions(
         predictions: The classes of each.
     """
     {"table": _write_table, "csv": _write_csv, "jsonl": _write_json_lines}[form](stream, files, predictions)
+
+
+def write_costs(stream: IO[str], costs: "Costs", batch_size: int) -> None:
+    """Writes what a batch takes, as a table."""
+    table = new_table(caption="as XLA estimates it for the default device")
+    table.add_column(f"a batch of {batch_size}")
+    table.add_column("", justify="right")
+    table.add_row("operations", f"{costs.flops / 1e9:.3g} GFLOP")
+    sizes = {
+        "weights": costs.weight_bytes,
+        "images": costs.input_bytes,
+        "outputs": costs.output_bytes,
+        "intermediate values": costs.temporary_bytes,
+        "program": costs.code_bytes,
+        "memory of the device": costs.device_bytes,
+    }
+    for name, size in sizes.items():
+        if size:
+            table.add_row(name, f"{size / 1e6:.3g} MB")
+    open_console(stream).print(table)
 
 
 def describe_error(error: Exception) -> str:

@@ -498,3 +498,30 @@ def test_a_second_process_compiles_nothing(tiny: Path, photos: Path, tmp_path: P
     assert kept[0] == kept[1]
     assert hits == len(kept[0])
     assert outputs[0] == outputs[1]
+
+
+def test_describe(predict, run, tiny: Path, photos: Path):
+    code, out, err = predict(photos, "--describe", "--batch-size", 2, "--format", "csv")
+    assert code == 0
+    assert "MB" not in out
+    assert re.search(r"a batch of 2.*operations.*GFLOP.*weights.*MB.*memory of the device", err, re.DOTALL)
+    code, out, _ = run("summary", tiny, "--describe", "--batch-size", 4)
+    assert code == 0
+    assert "a batch of 4" in out
+    code, _, err = run("summary", "vgg16", "--no-top", "--describe")
+    assert code == 1
+    assert "give input_shape" in err
+
+
+def test_dtype_and_draft(run, tiny: Path, photos: Path):
+    command = ("predict", photos, "--model", tiny, "--preprocess", "tf", "--format", "jsonl", "--top", 1)
+    code, halved, _ = run(*command, "--dtype", "bfloat16")
+    assert code == 0
+    texts = (run(*command)[1], halved)
+    scores, others = ([row["predictions"][0]["score"] for row in read_json_lines(text)] for text in texts)
+    assert scores != others
+    assert scores == pytest.approx(others, abs=0.02)
+    assert run(*command, "--draft", "--interpolation", "box")[0] == 0
+    code, _, err = run(*command, "--draft")
+    assert code == 1
+    assert "interpolation that averages" in err
