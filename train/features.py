@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flaxapps.folding import fold_batch_norm
 from flaxapps.inference import Function, predict_batches
 from flaxapps.model import Model
 from train.datasets import Dataset
@@ -67,7 +66,7 @@ def compute_features(
     folder: str | os.PathLike[str] | None = None,
     verbose: bool = False,
 ) -> FeatureDataset:
-    """Runs a trunk over a dataset, once, in the way of `predict`, with BatchNormalization folded.
+    """Runs a trunk over a dataset, once, in the way of `predict`.
 
     Args:
         trunk: From `split_at_frozen`; it takes single arrays.
@@ -101,11 +100,11 @@ def compute_features(
             labels.append(its_labels)
             yield batch
 
-    folded = fold_batch_norm(trunk, trunk.init_variables(base=variables))
+    own = trunk.init_variables(base=variables)
     features: list[NDArray[np.float32]] = []
     done = 0
     options: Any = {"batch_size": batch_size, "preprocess": preprocess, "verbose": verbose}
-    for rows in predict_batches(*folded, images(), **options):
+    for rows in predict_batches(trunk, own, images(), **options):
         if not features:
             size = sum(4 * count * math.prod(array.shape[1:]) for array in rows)
             features = [_allocate((count, *array.shape[1:]), size > memory_limit, folder) for array in rows]

@@ -1,0 +1,100 @@
+"""The fine-tuning that Keras documents for InceptionV3, both phases, on real scans in folders."""
+
+from functools import cache
+
+import jax
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+import train
+from flaxapps import Input, Model, layers
+from flaxapps.inception_v3 import features
+from tests.networks import recipe_variables
+from tests.train.small import assert_same
+
+SIZE, BATCH = 75, 2
+LOSS = "sparse_categorical_crossentropy"
+RMSPROP, SGD = optax.rmsprop(1e-3), optax.sgd(1e-4, momentum=0.9)
+
+
+@cache
+def recipe_model():
+    image = Input((SIZE, SIZE, 3))
+    base = Model(image, features(image))
+    x = layers.GlobalAveragePooling2D()(base.output)
+    x = layers.Dense(1024, activation="relu")(x)
+    model = Model(image, layers.Dense(2, activation="softmax")(x))
+    return model, train.frozen_layers(model, names=[layer.name for layer in base.layers])
+
+
+def lowered_step(model, frozen, optimizer):
+    """The text of a step, from shapes alone."""
+    state = jax.eval_shape(lambda: train.create_state(model, model.init_variables(), optimizer, frozen))
+    images, labels = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), "float32"), jax.ShapeDtypeStruct((BATCH,), "int32")
+    options = {"objective": train.make_objective(model, LOSS), "optimizer": optimizer, "frozen": frozen}
+    return state, train.train_step.lower(state, images, labels, **options).as_text()
+
+
+def owners(tree):
+    return {key.key for path, _ in jax.tree_util.tree_leaves_with_path(tree) for key in path if hasattr(key, "key")}
+
+
+@pytest.mark.slow
+def test_phase_one_has_no_backward_pass_and_no_optimizer_state_of_the_base():
+    model, base = recipe_model()
+    kernels = [layer.kernel_size for layer in model.layers if layer.class_name == "Conv2D"]
+    pointwise = kernels.count((1, 1))  # matrix products on CPUs
+    state, text = lowered_step(model, base, RMSPROP)
+    assert text.count("stablehlo.convolution") == len(kernels) - pointwise
+    dense = 2 + 3  # forward; gradients of both kernels, and of what is between
+    assert text.count("stablehlo.dot_general") == pointwise + dense
+    assert owners(state.optimizer_state) == {"dense", "dense_1", "kernel", "bias"}
+    _, everything = lowered_step(model, frozenset(), RMSPROP)
+    assert everything.count("stablehlo.convolution") == 3 * (len(kernels) - pointwise) - 1  # the image has no gradient
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    folder = tmp_path_factory.mktemp("scans")
+    for digit in (0, 1):
+        (folder / str(digit)).mkdir()
+        for number, scan in enumerate(digits.images[digits.target == digit][:2]):
+            picture = Image.fromarray((scan * 15.9).astype("uint8")).resize((SIZE, SIZE))
+            picture.save(folder / str(digit) / f"{number}.png")
+    return train.image_folder(folder, image_size=(SIZE, SIZE))
+
+
+def fit_phase(variables, data, optimizer, frozen):
+    model, _ = recipe_model()
+    result = train.fit(
+        model, variables, data, optimizer=optimizer, batch_size=BATCH, loss=LOSS, frozen=frozen, preprocess="tf",
+        devices=jax.devices()[:1], verbose=False,
+    )  # fmt: skip
+    assert result.steps == 2
+    assert np.isfinite(result.history["loss"]).all()
+    for collection, before in variables.items():
+        for name, leaves in before.items():
+            after = result.variables[collection][name]
+            if name in frozen:
+                assert_same(after, leaves)
+            else:
+                assert any(np.any(np.asarray(after[leaf]) != leaves[leaf]) for leaf in leaves), name
+    return jax.device_get(result.variables)
+
+
+@pytest.fixture(scope="module")
+def after_phase_one(scans):
+    model, base = recipe_model()
+    return fit_phase(recipe_variables(model), scans, RMSPROP, base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("until", "count"), [(172, 53), ("mixed8", 76)])
+def test_phase_two_moves_the_top_and_nothing_else(until, count, scans, after_phase_one):
+    model, _ = recipe_model()
+    frozen = train.frozen_layers(model, until=until)
+    assert sum(layer.class_name == "Conv2D" and layer.name in frozen for layer in model.layers) == count
+    fit_phase(after_phase_one, scans, SGD, frozen)
