@@ -1,5 +1,6 @@
 """Runs a graph on arrays: the only place where layers compute."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -70,16 +71,16 @@ def check_frozen(graph: Graph, frozen: frozenset[str]) -> None:
     Raises:
         ValueError: Some are not there; all are named.
     """
-    unknown = sorted(name for name in frozen if not _is_layer(graph, name))
+    unknown = sorted(frozen.difference(_layer_paths(graph)))
     if unknown:
         raise ValueError(f"`frozen` names layers that are not in the model: {unknown}")
 
 
-def _is_layer(graph: Graph, name: str) -> bool:
-    layers = {layer.name: layer.layer for layer in graph.layers}
-    outer, _, inner = name.partition("/")
-    nested = layers.get(outer)
-    return name in layers or (isinstance(nested, Functional) and _is_layer(nested.graph, inner))
+def _layer_paths(graph: Graph, above: str = "") -> Iterator[str]:
+    for layer in graph.layers:
+        yield above + layer.name
+        if isinstance(layer.layer, Functional):
+            yield from _layer_paths(layer.layer.graph, f"{above}{layer.name}/")
 
 
 class LayerCall(nn.Module):

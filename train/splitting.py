@@ -195,7 +195,11 @@ def _worth_computing_once(replay: _Replay, still: Sequence[Call]) -> set[Call]:
         made = {*replay.inputs, *(node for call in trunk for node in call.outputs)}
         for call in still:
             longer = trunk | {call}
-            if made.issuperset(call.inputs) and _width(_cut(replay, longer)) <= _width(_cut(replay, trunk)):
+            if (
+                call not in trunk
+                and made.issuperset(call.inputs)
+                and _width(_cut(replay, longer)) <= _width(_cut(replay, trunk))
+            ):
                 trunk = longer
                 made.update(call.outputs)
     return trunk
