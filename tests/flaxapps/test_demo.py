@@ -70,7 +70,7 @@ def test_the_command_from_the_cache(
     data: demo.DemoData, no_network: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     output = tmp_path / "sheet.png"
-    assert main(["demo", "--output", str(output)]) == 0
+    assert main(["demo", "--photos-only", "--output", str(output)]) == 0
     printed = capsys.readouterr().out
     assert "9 of 9 known labels right" in printed
     assert printed.count("✓") == 9
@@ -82,6 +82,18 @@ def test_the_command_from_the_cache(
         assert sheet.width > 1000
         assert sheet.height > 600
         assert len(sheet.convert("RGB").getcolors(maxcolors=1 << 24)) > 10_000
+
+
+def test_without_what_training_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
+    """The first half runs, and what to install is said after it."""
+    monkeypatch.setattr(demo, "fetch_demo", lambda: demo.DemoData(tmp_path / "model.keras", (), {}))
+    monkeypatch.setattr(demo, "classify", lambda data: [])
+    monkeypatch.setattr(demo, "write_contact_sheet", lambda results, path: None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert main(["demo", "--output", str(tmp_path / "sheet.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "0 photos classified" in printed
+    assert "goes on with training where sklearn is: pip install 'flaxapps[demo]'" in printed
 
 
 @pytest.mark.real
