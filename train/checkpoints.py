@@ -130,6 +130,8 @@ class Checkpoints:
                 return self.load(step, state)
             except CheckpointError as error:
                 broken = self.folder / f"broken-{step}"
+                while broken.exists():
+                    broken = broken.with_name(f"{broken.name}-again")
                 warnings.warn(f"{error}. It is renamed to {broken.name}; trying the one before.", stacklevel=4)
                 os.replace(self.folder / str(step), broken)
                 self._manager.reload()

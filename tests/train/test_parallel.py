@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import train
@@ -59,7 +60,6 @@ def test_devices_of_pmap_draw_different_dropout():
     """Every device has the same example: were the masks the same too, so would be the losses."""
     model = small_model(dropout=0.5)
     images = np.repeat(small_data(1)[0], 8, axis=0)
-    objective = train.make_objective(model, lambda labels, outputs: outputs)
     placement = place_on_devices("pmap", 8)
     seen = []
 
@@ -68,8 +68,6 @@ def test_devices_of_pmap_draw_different_dropout():
         return jnp.sum(outputs, axis=-1)
 
     objective = train.make_objective(model, keep)
-    import optax
-
     state = placement.replicate(train.create_state(model, model.init_variables(), optax.sgd(0.0)))
     step = placement.step(objective=objective, optimizer=optax.sgd(0.0))
     jax.block_until_ready(step(state, *placement.spread(images, np.zeros(8, "int32"))))
