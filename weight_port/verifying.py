@@ -22,7 +22,7 @@ class Departure(NamedTuple):
     """How far one call of a layer is from Keras's.
 
     Attributes:
-        layer: Name of the layer.
+        layer: Name of the layer; "outer/inner" inside a nested model.
         kind: Its Keras class.
         relative: max |difference| / max |Keras's|; NaN or infinite where the two cannot be compared.
     """
@@ -52,20 +52,31 @@ def verify_file(path: str) -> list[Departure]:
         reference = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever happens on the way
         raise WeightError(f"{path}: Keras cannot load it: {error}") from error
-    pairs = _pair(network.model, reference)
     random = np.random.default_rng(0)
     shapes = [tuple(size or FREE_SIZE for size in tensor.shape[1:]) for tensor in reference.inputs]
     images = [random.normal(size=(1, *shape)).astype(np.float32) for shape in shapes]
-    ours = _compute_here(network, [node for call, _ in pairs for node in call.outputs], images)
-    theirs = _compute_in_keras(keras, reference, [tensor for _, node in pairs for tensor in node.outputs], images)
+    return _compare(keras, network.model, network.variables, reference, images)
+
+
+def _compare(
+    keras: Any, model: Any, variables: dict[str, Any], reference: Any, images: list[Any], above: str = ""
+) -> list[Departure]:
+    """Compares call by call; the layers of a nested model come before it, computed from what Keras gives it."""
+    pairs = _pair(model.graph, reference)
+    ours = iter(_compute_here(model, variables, [node for call, _ in pairs for node in call.outputs], images))
+    tensors = [tensor for _, node in pairs for tensor in node.outputs]
+    theirs = dict(zip(map(id, tensors), _compute_in_keras(keras, reference, tensors, images), strict=True))
     departures = []
-    for call, _ in pairs:
-        count = len(call.outputs)
-        relative = max(
-            map(_relative, ours[:count], theirs[:count]), key=lambda each: math.inf if each != each else each
-        )
-        departures.append(Departure(call.layer.name, call.layer.class_name, relative))
-        del ours[:count], theirs[:count]
+    for call, node in pairs:
+        name, inner = call.layer.name, getattr(call.layer, "graph", None)
+        if inner is not None:
+            nested = flaxapps("model").Model(list(inner.inputs), list(inner.outputs), name=name)
+            subtrees = {collection: tree[name] for collection, tree in variables.items() if name in tree}
+            given = [theirs[id(tensor)] for tensor in node.input_tensors]
+            departures += _compare(keras, nested, subtrees, node.operation, given, f"{above}{name}/")
+        relatives = [_relative(next(ours), theirs[id(tensor)]) for tensor in node.outputs]
+        worst = max(relatives, key=lambda each: math.inf if each != each else each)
+        departures.append(Departure(above + name, call.layer.class_name, worst))
     return departures
 
 
@@ -88,15 +99,15 @@ def _keras() -> Any:
     return keras
 
 
-def _pair(model: Any, reference: Any) -> list[tuple[Any, Any]]:
+def _pair(graph: Any, reference: Any) -> list[tuple[Any, Any]]:
     """Walks both graphs from their outputs and pairs the calls, inputs first.
 
     Going along the edges tells which call of a shared layer is which; numbers and names of tensors do not.
     """
     pairs: dict[int, tuple[Any, Any]] = {}
     entered: set[int] = set()
-    outputs = model.graph.outputs
-    waiting = [(node.call, _keras_node(tensor), False) for node, tensor in _zip("model", outputs, reference.outputs)]
+    ends = _zip("model", graph.outputs, reference.outputs)
+    waiting = [(node.call, _keras_node(tensor), False) for node, tensor in ends]
     waiting.reverse()
     while waiting:
         call, node, finished = waiting.pop()
@@ -125,10 +136,10 @@ def _keras_node(tensor: Any) -> Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
-def _compute_here(network: Any, nodes: list[Any], images: list[Any]) -> list[Any]:
+def _compute_here(model: Any, variables: dict[str, Any], nodes: list[Any], images: list[Any]) -> list[Any]:
     jax = importlib.import_module("jax")
-    model = flaxapps("model").Model(list(network.model.graph.inputs), nodes, name=network.model.name)
-    return list(jax.device_get(jax.jit(model.apply)(network.variables, images)))
+    features = flaxapps("model").Model(list(model.graph.inputs), nodes, name=model.name)
+    return list(jax.device_get(jax.jit(features.apply)(variables, images)))
 
 
 def _compute_in_keras(keras: Any, reference: Any, tensors: list[Any], images: list[Any]) -> list[Any]:

@@ -290,6 +290,27 @@ def test_verify_names_the_layer_that_departs(files, tmp_path, capsys):
     assert run("verify", path, "--tolerance", "1e9") == 0
 
 
+def test_verify_names_the_layer_inside_a_nested_model(tmp_path, capsys):
+    import keras
+
+    inner = keras.Input((8, 8, 4))
+    block = keras.layers.Conv2D(3, 3, name="wide")(keras.layers.Conv2D(4, 1, name="narrow")(inner))
+    middle = keras.Input((8, 8, 4))
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(4, 1, name="first")(image)
+    outer = keras.Model(middle, keras.Model(inner, block, name="block")(middle), name="outer")
+    model = keras.Model(image, keras.layers.GlobalMaxPooling2D(name="last")(outer(x)))
+    randomise(model)
+    path = tmp_path / "nested.h5"
+    model.save(path)
+    assert run("verify", path) == 0
+    with h5py.File(path, "r+") as file:
+        file["model_weights"].attrs["backend"] = "theano"
+    capsys.readouterr()
+    assert run("verify", path) == 1
+    assert "first beyond 1e-05: layer 'outer/block/wide' of kind Conv2D" in capsys.readouterr().out
+
+
 def test_not_a_number_departs():
     assert first_departure([Departure("a", "Dense", 0.0), Departure("b", "Dense", float("nan"))], 1.0).layer == "b"
 
