@@ -15,9 +15,11 @@ from flaxapps.inference import predict as predict
 from flaxapps.layers import Input as Input
 from flaxapps.model import Model as Model
 from flaxapps.network import Network as Network
+from flaxapps.optimizing import optimize as optimize
 from flaxapps.registry import ModelInfo as ModelInfo
 from flaxapps.registry import get_model as get_model
 from flaxapps.registry import list_models as list_models
 from flaxapps.registry import model_info as model_info
+from flaxapps.rewriting import rewrite as rewrite
 from flaxapps.stablehlo import export as export
 from flaxapps.stablehlo import load_exported as load_exported

@@ -14,6 +14,7 @@ from flaxapps.importing import load_architecture
 from flaxapps.inference import known_preprocessing, predict
 from flaxapps.model import Model
 from flaxapps.network import on_device
+from flaxapps.optimizing import Mode, optimize
 from flaxapps.photos import PhotoFormat, find_photos, photo_format, read_photos
 from flaxapps.precision import with_dtype
 from flaxapps.recipe import read_recipe
@@ -27,6 +28,8 @@ from flaxapps.reports import (
     write_costs,
     write_predictions,
 )
+
+MANY_PHOTOS = 64  # for fewer, compiling the fast form takes longer than it saves
 
 
 def classify_photos(arguments: argparse.Namespace) -> int:
@@ -53,11 +56,12 @@ def classify_photos(arguments: argparse.Namespace) -> int:
         check_classes(model, labels)
         option = recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess
         preprocess = chosen_preprocessing(model, option)
-        variables = load()
+        mode: Mode = "exact" if arguments.exact or len(paths) < MANY_PHOTOS else "fast"
+        model, variables = optimize(model, load(), mode)
         if arguments.describe:
             dtype = "float32" if form.channels == 1 else "uint8"  # as photos are read
-            options = {"dtype": dtype, "preprocess": preprocess, "variables": variables}
-            costs = estimate_costs(model, arguments.batch_size, form.shape, **options)
+            given: dict[str, Any] = {"dtype": dtype, "preprocess": preprocess, "variables": variables}
+            costs = estimate_costs(model, arguments.batch_size, form.shape, **given)
             write_costs(sys.stderr, costs, arguments.batch_size)
         read: list[Path] = []
         progress = stack.enter_context(open_progress())
@@ -79,7 +83,8 @@ def classify_photos(arguments: argparse.Namespace) -> int:
                 yield photos
                 progress.advance(task, len(files))
 
-        scores = predict(model, variables, batches(), batch_size=arguments.batch_size, preprocess=preprocess)
+        options: dict[str, Any] = {"batch_size": arguments.batch_size, "preprocess": preprocess, "optimize": None}
+        scores = predict(model, variables, batches(), **options)
         progress.stop()
         write_predictions(output, arguments.format, read, name_predictions(scores, labels, arguments.top))
     failed = len(paths) - len(read)

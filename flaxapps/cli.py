@@ -228,6 +228,9 @@ def _add_reading(command: Any, interpolation: str) -> None:
         default="auto",
         help="auto: what the published network that the model is, or holds, was trained with (default)",
     )
+    command.add_argument(
+        "--exact", action="store_true", help="many photos too with Keras's numbers to 1e-5, in place of 1e-4 but faster"
+    )
     command.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or JSON")
 
 

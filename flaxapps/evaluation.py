@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from flaxapps.classification import check_classes, chosen_preprocessing, open_model, settle_format
 from flaxapps.inference import predict
 from flaxapps.labelled import find_labelled, match_labels
+from flaxapps.optimizing import optimize
 from flaxapps.photos import PhotoFormat, read_photos
 from flaxapps.recipe import read_recipe
 from flaxapps.reports import describe_error, new_table, open_console, open_progress, read_labels, replacing
@@ -115,7 +116,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         indices, titles = match_labels([label for _, label in labelled], names, classes)
         option = recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess
         preprocess = chosen_preprocessing(model, option)
-        variables = load()
+        model, variables = optimize(model, load())
         label_of = dict(zip((photo.path for photo in labelled), indices, strict=True))
         tally = Tally(classes)
         progress = stack.enter_context(open_progress())
@@ -134,7 +135,8 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
             unreadable=complain,
         )
         for files, arrays in _in_groups(batches, AT_A_TIME):
-            scores = predict(model, variables, iter(arrays), batch_size=arguments.batch_size, preprocess=preprocess)
+            options = {"batch_size": arguments.batch_size, "preprocess": preprocess, "optimize": None}
+            scores = predict(model, variables, iter(arrays), **options)
             tally.add(scores, [label_of[file] for file in files])
             progress.advance(task, len(files))
         progress.stop()

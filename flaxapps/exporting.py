@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from flaxapps.graph import Graph, Step, source_inputs
 from flaxapps.keras_configs import input_entry, layer_entry, operation_entry, outside_shape, policy
-from flaxapps.layers import Functional, InputLayer, Operation, Sequential, Slot, merging
+from flaxapps.layers import Functional, ImageByImage, InputLayer, Operation, Sequential, Slot, merging
 from flaxapps.model import Model
 from flaxapps.recording import Layer, Node, Shape
 from weight_port import WeightError
@@ -173,7 +173,7 @@ class _Exporter:
         shapes = [value.shape for value in inputs]
         if isinstance(layer, Operation):
             return operation_entry(layer, shapes, self.channels_first)
-        if not isinstance(layer, Functional):
+        if not isinstance(layer, Functional) or isinstance(layer, ImageByImage):
             return layer_entry(layer, _computed_in(layer, inputs), shapes, self.channels_first)
         nested = _Exporter(layer.graph, [_computed_in(layer, [value]) for value in inputs], self.channels_first)
         name = layer.name or ""

@@ -17,11 +17,12 @@ from flaxapps.recording import Call, Layer, Node
 from weight_port import WeightError
 
 ABSTRACT = (layers.Augmentation, layers.Functional, layers.Noise, layers.Operation, layers.Sequential)
+OURS = (layers.Bfloat16Conv2D, layers.ImageByImage, layers.WinogradConv2D)  # made by `optimize`
 KINDS: Mapping[str, type[Layer]] = MappingProxyType(
     {
         name: kind
         for name, kind in vars(layers).items()
-        if isinstance(kind, type) and issubclass(kind, Layer) and kind not in ABSTRACT
+        if isinstance(kind, type) and issubclass(kind, Layer) and kind not in ABSTRACT + OURS
     }
 )
 MODELS = ("Functional", "Model", "Sequential")

@@ -13,12 +13,15 @@ from flaxapps.graph import Graph
 from flaxapps.layers import Functional
 from flaxapps.model import Model
 from flaxapps.ops import at_least_float32
+from flaxapps.optimizing import Mode
+from flaxapps.optimizing import optimize as optimize_model
 from flaxapps.preprocessing import MODES, preprocess_input
 from flaxapps.recording import Node
 from flaxapps.registry import list_models, model_info
 
 Rows = list[NDArray[Any]]
 Function = Callable[[jax.Array], jax.Array]
+FEW_IMAGES = 16  # folding ResNet50 takes as long as one or two images, and saves a tenth of each at best
 
 
 def predict(
@@ -29,6 +32,7 @@ def predict(
     batch_size: int = 32,
     verbose: bool = False,
     preprocess: bool | str | Function = False,
+    optimize: Mode | None = "exact",
 ) -> Any:
     """Runs a model over many images.
 
@@ -45,14 +49,19 @@ def predict(
         verbose: Whether to show a progress bar.
         preprocess: What is done to the images inside the compiled function: nothing; True for what the network, or
             the one nested in it, was trained with; "caffe", "tf" or "torch"; or a function of a batch.
+        optimize: What `flaxapps.optimize` does to the model first: its mode "exact", left out where the images are so
+            few that it would take longer than it saves, or "fast"; None for nothing. Every call does it anew: for many
+            calls optimize once, and give None.
 
     Returns:
         The predictions as float32, one row per image; a list of arrays where the model has several outputs.
 
     Raises:
         ValueError: The images do not fit the model, or hold NaN or infinity (the first one is named); the batch size
-            is not positive; preprocess=True and the preprocessing is not known.
+            is not positive; preprocess=True and the preprocessing is not known; there is no such mode.
     """
+    if optimize and not (optimize == "exact" and _are_few(model, x)):
+        model, variables = optimize_model(model, variables, optimize)
     results = list(predict_batches(model, variables, x, batch_size=batch_size, verbose=verbose, preprocess=preprocess))
     shapes = model.output_shape if isinstance(model.output_shape, list) else [model.output_shape]
     empty = [np.zeros((0, *(size or 0 for size in shape[1:])), np.float32) for shape in shapes]
@@ -182,6 +191,13 @@ def _batches(model: Model, x: Any, batch_size: int) -> tuple[Iterator[Rows], int
         rows = _rows(model, x)
         return _rebatch([rows], batch_size), -(-len(rows[0]) // batch_size)
     return _rebatch((_rows(model, chunk) for chunk in x), batch_size), None
+
+
+def _are_few(model: Model, x: Any) -> bool:
+    """Whether there are few images; of an iterable nobody knows."""
+    if not isinstance(model.input, Node) and isinstance(x, list | tuple):
+        x = x[0] if x else x
+    return hasattr(x, "shape") and len(x.shape) > 0 and x.shape[0] <= FEW_IMAGES
 
 
 def _rows(model: Model, chunk: Any) -> Rows:

@@ -10,7 +10,7 @@ from flax.core import Scope
 
 from flaxapps.batch import Batch
 from flaxapps.graph import Graph
-from flaxapps.layers import Functional
+from flaxapps.layers import Functional, ImageByImage
 from flaxapps.recording import Layer, Weight
 from flaxapps.variables import INITIALIZERS
 
@@ -45,7 +45,9 @@ def run(
                 inputs = [
                     value.astype(layer.dtype) if cast else value for value, cast in zip(inputs, floats, strict=True)
                 ]
-            if isinstance(layer, Functional):
+            if isinstance(layer, ImageByImage) and not (mode or scope.mutable or inputs[0].shape[0] == 1):
+                values += _run_image_by_image(layer.graph, child.variables(), inputs)
+            elif isinstance(layer, Functional):
                 values += run(layer.graph, child, inputs, mode, frozen_inside(layer, frozen), batch)
             else:
                 parent: Any = child  # Flax takes a Scope here, though it does not say so
@@ -55,6 +57,18 @@ def run(
             error.add_note(f"In layer {name!r} of kind {layer.class_name}, on inputs of shape {shapes}.")
             raise
     return [values[index] for index in graph.results]
+
+
+def _run_image_by_image(graph: Graph, variables: Any, values: list[jax.Array]) -> list[jax.Array]:
+    """Computes the outputs of a graph in inference mode, one image after the other."""
+
+    def run_one(images: list[jax.Array]) -> list[jax.Array]:
+        # A scope of its own: Flax lets none be used inside a loop that it does not know.
+        alone = [image[None] for image in images]
+        return [output[0] for output in run(graph, Scope(variables), alone, False, frozenset(), Batch())]
+
+    outputs: list[jax.Array] = jax.lax.map(run_one, values)
+    return outputs
 
 
 def frozen_inside(layer: Functional, frozen: frozenset[str]) -> frozenset[str]:

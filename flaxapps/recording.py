@@ -154,10 +154,15 @@ class Recording:
     Keras counts over the session, which is global state. Counted over the connected calls, in the order their layers
     were made, the names of a network are the same whenever and wherever it is built. Names are given when first asked
     for and stay.
+
+    Attributes:
+        calls: The calls, in the order in which they were recorded.
+        reserved: Names that no layer gets automatically.
     """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.reserved: set[str] = set()
         self._named: dict[int, Layer] = {}
         self._joined: Recording | None = None
 
@@ -172,6 +177,7 @@ class Recording:
         if not self.calls:
             return other
         self.calls += other.calls
+        self.reserved |= other.reserved
         self._named = other._named | self._named
         other._joined = self
         return self
@@ -180,7 +186,7 @@ class Recording:
         """The layer with its name; all calls recorded so far get theirs now, in order."""
         if id(raw) not in self._named:
             layers = [call.raw_layer for call in self.calls]
-            taken = {layer.name for layer in [*layers, *self._named.values()] if layer.name}
+            taken = self.reserved | {layer.name for layer in [*layers, *self._named.values()] if layer.name}
             for layer in sorted(layers, key=lambda layer: layer.made):
                 if id(layer) not in self._named:
                     name = layer.name or next(name for name in _candidates(layer.class_name) if name not in taken)
@@ -192,12 +198,13 @@ class Recording:
         raw = {id(call.raw_layer): call.raw_layer for call in self.calls}
         return {
             "calls": self.calls,
+            "reserved": self.reserved,
             "joined": self._joined,
             "named": [(raw[key], self._named[key]) for key in self._named],
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.calls, self._joined = state["calls"], state["joined"]
+        self.calls, self.reserved, self._joined = state["calls"], state["reserved"], state["joined"]
         self._named = {id(raw): named for raw, named in state["named"]}  # in a copy, layers have other identities
 
 

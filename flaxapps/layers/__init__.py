@@ -49,6 +49,9 @@ from flaxapps.layers.images import CenterCrop as CenterCrop
 from flaxapps.layers.images import Normalization as Normalization
 from flaxapps.layers.images import Rescaling as Rescaling
 from flaxapps.layers.images import Resizing as Resizing
+from flaxapps.layers.inference import Bfloat16Conv2D as Bfloat16Conv2D
+from flaxapps.layers.inference import ImageByImage as ImageByImage
+from flaxapps.layers.inference import WinogradConv2D as WinogradConv2D
 from flaxapps.layers.inputs import Input as Input
 from flaxapps.layers.inputs import InputLayer as InputLayer
 from flaxapps.layers.merging import Add as Add
