@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flaxapps.config import keep_compilations
 
 if TYPE_CHECKING:
+    from flaxapps.model import Model
     from weight_port.published import PublishedFile
 
 FORMATTER = argparse.RawDescriptionHelpFormatter  # leaves examples as they are written
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
   flaxapps list
   flaxapps info resnet50
   flaxapps summary xception --no-top --input-shape 150 150
+  flaxapps plot resnet50 --output resnet50.svg
   flaxapps predict photos/ --model resnet50 --top 3
   flaxapps finetune photos_by_class/ --model xception --output mine/
   flaxapps evaluate other_photos_by_class/ --model mine/
@@ -53,6 +55,11 @@ SUMMARY_EXAMPLES = """examples:
   flaxapps summary vgg16
   flaxapps summary inception_v3 --no-top --input-shape 200 300
   flaxapps summary mine.keras
+"""
+PLOT_EXAMPLES = """examples:
+  flaxapps plot resnet50 --output resnet50.svg
+  flaxapps plot inception_v3 --no-top --full --output layers.svg
+  flaxapps plot mine.keras --output mine.svg
 """
 EXPORT_EXAMPLES = """examples:
   flaxapps export resnet50 --output resnet50.stablehlo
@@ -125,6 +132,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_architecture(command)
     command.add_argument("--describe", action="store_true", help="also what one batch takes: operations and memory")
     command.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="for --describe (default: 1)")
+
+    command = _add_command(commands, "plot", _plot, "a picture of a network, as SVG", PLOT_EXAMPLES)
+    _add_architecture(command)
+    command.add_argument("--output", required=True, metavar="FILE.svg", help="what is written")
+    command.add_argument("--full", action="store_true", help="every layer, inside nested models too (default: blocks)")
 
     _add_predict(_add_command(commands, "predict", _predict, "what is on photos", PREDICT_EXAMPLES))
 
@@ -346,13 +358,7 @@ def _file_facts(file: "PublishedFile") -> dict[str, str]:
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    from flaxapps.classification import open_file
-    from flaxapps.registry import build_model
-
-    options = _architecture(arguments)
-    model = (
-        build_model(arguments.model, data_format="channels_last", **options) if options else open_file(arguments.model)
-    )
+    model = _open_architecture(arguments)
     model.summary()
     if arguments.describe:
         from flaxapps.compilation import estimate_costs
@@ -361,6 +367,21 @@ def _summary(arguments: argparse.Namespace) -> int:
         keep_compilations()
         write_costs(sys.stdout, estimate_costs(model, arguments.batch_size), arguments.batch_size)
     return 0
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    _open_architecture(arguments).plot(arguments.output, full=arguments.full)
+    return 0
+
+
+def _open_architecture(arguments: argparse.Namespace) -> "Model":
+    from flaxapps.classification import open_file
+    from flaxapps.registry import build_model
+
+    options = _architecture(arguments)
+    if not options:
+        return open_file(arguments.model)
+    return build_model(arguments.model, data_format="channels_last", **options)
 
 
 def _architecture(arguments: argparse.Namespace) -> dict[str, Any]:

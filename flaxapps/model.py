@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -187,6 +188,23 @@ class Model(nn.Module):
     def summary(self) -> None:
         """Prints a table: index, name, kind, output shape, parameters and inputs of every layer."""
         print_summary(self.graph, self.name or "functional")
+
+    @nn.nowrap
+    def plot(self, path: str | os.PathLike[str], *, full: bool = False) -> None:
+        """Draws the network as an SVG file, with what is known about every box in its title.
+
+        Args:
+            path: The file, which is written as a whole or not at all.
+            full: A box for every layer, those inside nested models too, in place of one for every block.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        from flaxapps.plotting import draw  # not needed to compute
+        from flaxapps.reports import replacing
+
+        with replacing(path) as file:
+            file.write(draw(self.graph, self.name or "functional", full=full))
 
     @nn.nowrap
     def init_variables(self, seed: int = 0, base: Variables | None = None) -> dict[str, Any]:
