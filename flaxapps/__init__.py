@@ -4,6 +4,7 @@ A network is a hashable static description (`Model`) plus an explicit tree of ar
 Keras itself publishes and writes, land unchanged, and can go back.
 """
 
+from flaxapps import explain as explain
 from flaxapps import image as image
 from flaxapps import layers as layers
 from flaxapps.compilation import Compiled as Compiled

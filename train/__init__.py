@@ -1,5 +1,7 @@
 """Fine-tuning of flaxapps models with Optax."""
 
+from flaxapps.logits import last_activation as last_activation
+from flaxapps.logits import without_last_activation as without_last_activation
 from train.augment import Augmentation as Augmentation
 from train.class_names import load_class_names as load_class_names
 from train.class_names import save_class_names as save_class_names
@@ -18,8 +20,6 @@ from train.features import FeatureDataset as FeatureDataset
 from train.features import compute_features as compute_features
 from train.folders import image_folder as image_folder
 from train.history import write_csv as write_csv
-from train.logits import last_activation as last_activation
-from train.logits import without_last_activation as without_last_activation
 from train.loop import FitResult as FitResult
 from train.loop import fit as fit
 from train.losses import Objective as Objective

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from flaxapps import ops
+from flaxapps.logits import holds_probabilities, last_activation, without_last_activation
 from flaxapps.model import Model
-from train.logits import holds_probabilities, last_activation, without_last_activation
 
 EPSILON = 1e-7  # keras.config.epsilon(): probabilities are clipped to [EPSILON, 1 - EPSILON]
 LossFunction = Callable[[jax.Array, jax.Array], jax.Array]
