@@ -22,12 +22,18 @@ def print_summary(graph: Graph, title: str) -> None:
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     table.add_column("parameters", justify="right")
     table.add_column("connected to", overflow="fold")
-    for row in _rows(graph):
+    for row in rows(graph):
         table.add_row(*row)
     open_console().print(table)
 
 
-def _rows(graph: Graph, indent: str = "") -> Iterable[tuple[str, ...]]:
+def rows(graph: Graph, indent: str = "") -> Iterable[tuple[str, ...]]:
+    """Index, name, kind, output shape, parameters and inputs of every layer.
+
+    Args:
+        graph: What to describe; the layers of nested models come after theirs.
+        indent: What stands before the index and the name; two spaces more for every level of nesting.
+    """
     for index, layer in enumerate(graph.layers):
         sources = dict.fromkeys(node.layer.name or "" for call in layer.calls for node in call.inputs)
         count = sum(math.prod(weight.shape) for weight in _weights(layer))
@@ -40,7 +46,7 @@ def _rows(graph: Graph, indent: str = "") -> Iterable[tuple[str, ...]]:
             ", ".join(sources),
         )
         if hasattr(layer.layer, "graph"):
-            yield from _rows(layer.layer.graph, indent + "  ")
+            yield from rows(layer.layer.graph, indent + "  ")
 
 
 def _weights(layer: LayerInGraph) -> Iterable[Weight]:

@@ -12,21 +12,12 @@ import numpy as np
 import pytest
 
 import flaxapps
+from tests.code_blocks import code_blocks
 from tests.networks import golden_layers
 from weight_port import published
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-def code_blocks(text):
-    """The Python blocks, each under the heading it stands below."""
-    heading = ""
-    for part in re.split(r"^(#+ [^\n]*|```python\n.*?^```)$", text, flags=re.M | re.S):
-        if part.startswith("#"):
-            heading = part.lstrip("# ")
-        elif part.startswith("```python"):
-            yield heading, part.removeprefix("```python").removesuffix("```")
 
 
 EXAMPLES = list(code_blocks(README))

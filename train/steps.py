@@ -136,6 +136,7 @@ train_step = jax.jit(
     ),
     donate_argnames=("state",),
 )  # fmt: skip
+"""`take_step`, compiled: it uses up `state`, and its keyword arguments are static."""
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "metrics", "preprocess"))
