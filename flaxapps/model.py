@@ -150,6 +150,9 @@ class Model(nn.Module):
     def check_arrays(self, arrays: Sequence[Any]) -> None:
         """Checks that there is an array for every input, of numbers and of the right shape.
 
+        Args:
+            arrays: What would be given to `apply`, as a list.
+
         Raises:
             ValueError: It is not so; says what was given and what is wanted.
         """
@@ -168,7 +171,14 @@ class Model(nn.Module):
 
     @nn.nowrap
     def get_layer(self, name: str | None = None, index: int | None = None) -> LayerInGraph:
-        """The layer of this name, or at this index of `layers`; its `output` is a Node.
+        """The layer of this name, or at this index of `layers`.
+
+        Args:
+            name: Name of the layer.
+            index: Index in Keras's order; negative ones count from the end.
+
+        Returns:
+            The layer, with its config as attributes; its `output` is a Node.
 
         Raises:
             ValueError: Both or none are given, or there is no such layer.

@@ -62,7 +62,13 @@ def list_models() -> list[str]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """Facts about the network called `name`.
+    """Facts about a network.
+
+    Args:
+        name: One of `list_models()`.
+
+    Returns:
+        Sizes, preprocessing, published accuracy, weight files.
 
     Raises:
         ValueError: There is no such network.

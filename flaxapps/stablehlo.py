@@ -138,6 +138,12 @@ class ExportedNetwork:
 def load_exported(path: str | os.PathLike[str]) -> ExportedNetwork:
     """Reads a file of `export`, and the weights beside it where they are not inside.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The network: call it with a batch of images.
+
     Raises:
         ImportError: The flatbuffers package is missing.
         ValueError: It is no such file, or was not written for this platform.

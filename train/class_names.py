@@ -40,7 +40,13 @@ def save_class_names(model: str | os.PathLike[str], names: Sequence[str]) -> Pat
 
 
 def load_class_names(model: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """Reads what `save_class_names` wrote; None where there is nothing.
+    """Reads what `save_class_names` wrote.
+
+    Args:
+        model: Path of the model's file.
+
+    Returns:
+        The names in the order of the model's outputs; None where nothing was written.
 
     Raises:
         OSError: The file cannot be read.

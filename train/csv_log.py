@@ -18,6 +18,10 @@ class CSVLog:
     path: str | os.PathLike[str]
 
     def __call__(self, event: Event) -> None:
-        """Writes."""
+        """Writes the history at the end of an epoch.
+
+        Args:
+            event: What has just ended; a step is passed over.
+        """
         if isinstance(event, EpochEnd):
             write_csv(dict(event.history), self.path)

@@ -191,6 +191,9 @@ def as_dataset(data: Any) -> Dataset:
         data: A Dataset, which is returned as it is; a tuple of two arrays, images and labels; or an iterable of
             batches, each such a tuple.
 
+    Returns:
+        The dataset.
+
     Raises:
         TypeError: It is none of these.
         ValueError: The arrays do not fit each other.

@@ -29,7 +29,13 @@ class EarlyStopping:
             raise ValueError(f"mode is min, max or auto, patience and min_delta are not negative; got {self}")
 
     def best_epoch(self, history: Mapping[str, Sequence[Any]]) -> int | None:
-        """Index of the epoch after which nothing was an improvement; None where no value is a number.
+        """The best epoch so far.
+
+        Args:
+            history: Values by name, one for each epoch.
+
+        Returns:
+            Index of the epoch after which nothing was an improvement; None where no value is a number.
 
         >>> EarlyStopping(min_delta=0.1).best_epoch({"val_loss": [3.0, 2.0, 1.95, 2.5]})
         1
@@ -43,7 +49,13 @@ class EarlyStopping:
         return best_epoch
 
     def should_stop(self, history: Mapping[str, Sequence[Any]]) -> bool:
-        """Whether the last epochs brought nothing.
+        """Whether to stop.
+
+        Args:
+            history: Values by name, one for each epoch.
+
+        Returns:
+            Whether the last `patience` epochs brought nothing.
 
         >>> EarlyStopping(patience=2).should_stop({"val_loss": [3.0, 2.0, 2.1, 2.2]})
         True

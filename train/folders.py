@@ -57,6 +57,9 @@ def image_folder(
         on_error: "raise" an error that names the images that cannot be read, or "skip" and count them.
         workers: Processes that decode; 0 decodes in threads.
 
+    Returns:
+        A `Dataset` of images, uint8 (grey ones float32), and their labels; decoded when they are read.
+
     Raises:
         OSError: The folder is not there, or cannot be read.
         ValueError: There are no classes or only one, a class has no images (unless `class_names` names it), or an

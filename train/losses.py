@@ -187,6 +187,9 @@ def make_objective(
             the mean divides by the number of examples, not by the sum of the weights.
         from_logits: Whether the outputs of `model` are logits; None asks its last activation.
 
+    Returns:
+        The objective: hashable, a static argument of `train_step` and `eval_step`.
+
     Raises:
         ValueError: Unknown loss, options out of range, or a last activation that does not tell what the outputs are.
 

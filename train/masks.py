@@ -129,7 +129,15 @@ def split_params(params: Mapping[str, Any], frozen: Iterable[str]) -> tuple[dict
 
 
 def merge_params(trainable: Mapping[str, Any], still: Mapping[str, Any]) -> dict[str, Any]:
-    """One tree of parameters again, from the two that `split_params` returns."""
+    """One tree of parameters again, from the two that `split_params` returns.
+
+    Args:
+        trainable: The parameters that train.
+        still: The others.
+
+    Returns:
+        A tree with all of them.
+    """
     flat = _flatten(still) | _flatten(trainable)
     merged: dict[str, Any] = _unflatten(flat)
     return merged

@@ -38,6 +38,9 @@ def accuracy(labels: jax.Array, outputs: jax.Array, mask: jax.Array, *, threshol
         mask: (batch,), bool; False where an example only fills the batch.
         threshold: None for classes that exclude each other; for binary outputs the value above which they mean yes:
             0.5 for probabilities, 0 for logits. Labels above one half mean yes.
+
+    Returns:
+        The sum and the count, which add up over batches.
     """
     if threshold is None:
         right = jnp.argmax(outputs, axis=-1) == class_indices(labels, outputs)
@@ -54,6 +57,9 @@ def top_k_accuracy(labels: jax.Array, outputs: jax.Array, mask: jax.Array, k: in
         outputs: (batch, ..., classes), probabilities or logits.
         mask: (batch,), bool; False where an example only fills the batch.
         k: How many may be best.
+
+    Returns:
+        The sum and the count, which add up over batches.
     """
     own = jnp.take_along_axis(outputs, class_indices(labels, outputs)[..., None], axis=-1)
     own = jnp.where(jnp.isnan(own), jnp.asarray(-jnp.inf, own.dtype), own)
@@ -114,13 +120,28 @@ def batch_metrics(
 
 
 def add_sums(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The sums over the examples of both."""
+    """Adds what was counted over two sets of examples.
+
+    Args:
+        first: Sums by name of the metric.
+        second: The same metrics over other examples.
+
+    Returns:
+        The sums over the examples of both.
+    """
     total: dict[str, Any] = jax.tree.map(lambda one, other: one + other, dict(first), dict(second))
     return total
 
 
 def summarise(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of sums: a float for a mean, a NumPy array (classes, classes) for a confusion matrix."""
+    """The values of sums.
+
+    Args:
+        sums: Sums by name of the metric.
+
+    Returns:
+        A float for a mean, a NumPy array (classes, classes) for a confusion matrix.
+    """
     return {name: each.value if isinstance(each, Mean) else jax.device_get(each) for name, each in sums.items()}
 
 

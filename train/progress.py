@@ -52,14 +52,22 @@ class ProgressDisplay:
         self._bar.stop()
 
     def __call__(self, event: Event) -> None:
-        """Shows an event."""
+        """Shows how far the run is.
+
+        Args:
+            event: What has just ended, a step or an epoch.
+        """
         if isinstance(event, StepEnd):
             self._show_step(event)
         else:
             self._show_epoch(event)
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the bar.
+
+        Args:
+            text: The line.
+        """
         self._bar.console.print(text)
 
     def _show_step(self, event: StepEnd) -> None:

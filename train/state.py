@@ -55,6 +55,9 @@ def create_state(
         frozen: What `frozen_layers` returns.
         seed: Of the random key.
 
+    Returns:
+        The state, at step 0.
+
     Raises:
         ValueError: `frozen` names a layer that is not in the model, or leaves no parameter to train.
     """

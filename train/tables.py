@@ -51,6 +51,9 @@ def image_table(
         on_error: "raise" an error that names the images that cannot be read, or "skip" and count them.
         workers: Processes that decode; 0 decodes in threads.
 
+    Returns:
+        A `Dataset` of images, uint8 (grey ones float32), and their labels; decoded when they are read.
+
     Raises:
         OSError: The CSV is not there, or cannot be read.
         ValueError: Rows are incomplete, name files that are not there (unless they are to be skipped), give one file

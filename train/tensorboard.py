@@ -31,7 +31,11 @@ class TensorBoard:
         self._writer.close()
 
     def __call__(self, event: Event) -> None:
-        """Writes the loss of a step, or all values of an epoch."""
+        """Writes the loss of a step, or all values of an epoch.
+
+        Args:
+            event: What has just ended.
+        """
         if isinstance(event, EpochEnd):
             for name, value in event.values.items():
                 if not isinstance(value, list):

@@ -38,6 +38,9 @@ def fetch(network: str, *, include_top: bool = True, variant: str = "", progress
         variant: "" for today's file, "keras2" for the ResNet50 of 2016.
         progress: As for `fetch_file`.
 
+    Returns:
+        The path of the file.
+
     Raises:
         WeightError: For a network or variant without a published file.
         DownloadError: As for `fetch_file`.

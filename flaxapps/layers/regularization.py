@@ -45,7 +45,18 @@ class Noise(Layer):
         return self.disturb(inputs[0], make_key) if self.strength else inputs[0], {}
 
     def disturb(self, x: jax.Array, make_key: MakeKey) -> jax.Array:
-        """The output in training."""
+        """The output in training.
+
+        Args:
+            x: The input, (batch, ...).
+            make_key: Gives a new random key at each call.
+
+        Returns:
+            An array like `x`.
+
+        Raises:
+            NotImplementedError: Always, here; every kind of noise has its own.
+        """
         raise NotImplementedError
 
 
