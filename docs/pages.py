@@ -153,7 +153,9 @@ def reference_page(module: ModuleType, summary: str) -> str:
     names = public_names(module)
     if module.__name__ == "flaxapps":
         names += [function_anchor(info) for info in map(model_info, list_models())]
-    entries = "\n\n".join(f"::: {name}" for name in names)
+    # What a layer computes is Keras's affair; its arguments are what one looks up.
+    options = "\n    options:\n      members: false" if module.__name__ == "flaxapps.layers" else ""
+    entries = "\n\n".join(f"::: {name}{options}" for name in names)
     return f"# {module.__name__}\n\n{summary}\n\n{entries}\n"
 
 
