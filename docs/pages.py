@@ -109,8 +109,8 @@ Each box leads to its last layer below, and says more under the mouse. With ever
 
 ## Weights
 
-| file | classifier | size MB | licence | MD5 |
-|---|---|--:|---|---|
+| file | classifier | size MB | licence |
+|---|---|--:|---|
 {files}
 
 ## Layers
@@ -134,9 +134,8 @@ def file_row(file: PublishedFile) -> str:
     """One published weight file."""
     variant = f' (`variant="{file.variant}"`)' if file.variant else ""
     top = "yes" if file.include_top else "no"
-    return (
-        f"| [{file.filename}]({file.url}){variant} | {top} | {file.size / 2**20:.1f} | {file.licence} | `{file.md5}` |"
-    )
+    name = f"[{file.filename}]({file.url}){variant}<br>MD5 `{file.md5}`"
+    return f"| {name} | {top} | {file.size / 2**20:.1f} | {file.licence} |"
 
 
 def layer_rows(model: Model) -> str:

@@ -131,7 +131,7 @@ def _units(parts: list[Part], outputs: set[int]) -> Iterator[range]:
             whole = index + 1 - start <= LARGEST_BLOCK and not inputs_inside
             yield from [range(start, index + 1)] if whole else _singles(start, index + 1)
             start = index + 1
-        furthest = max(furthest, len(parts) if index in outputs else last_use[index])
+        furthest = max(furthest, len(parts) if index in outputs else last_use.get(index, 0))
     yield from _singles(start, len(parts))
 
 

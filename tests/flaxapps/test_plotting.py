@@ -192,6 +192,41 @@ def test_no_boxes_overlap_in_random_graphs(seed):
     assert min(layout.centres - widths / 2) >= -1e-6
 
 
+def random_model(seed):
+    """One or two inputs, twenty layers in blocks of names, one or two outputs."""
+    random = np.random.default_rng(seed)
+    nodes = [Input((4,), name=f"image{number}") for number in range(random.integers(1, 3))]
+    inputs = list(nodes)
+    for number in range(20):
+        name = f"block{number // 5}_{number}" if random.random() < 0.7 else None
+        near = nodes[-3:]
+        if random.random() < 0.3 and len(near) > 1:
+            nodes.append(layers.Add(name=name)([near[0], near[-1]]))
+        else:
+            nodes.append(layers.ReLU(name=name)(near[random.integers(len(near))]))
+    return Model(inputs, [nodes[-1], *nodes[-9:-8][: random.integers(0, 2)]])
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_blocks_of_random_graphs(seed):
+    model = random_model(seed)
+    every, blocks = boxes(model.graph, full=True), boxes(model.graph, full=False)
+    assert [part.name for box in blocks for part in box.parts] == [box.name for box in every]
+    assert len({box.name for box in blocks}) == len(blocks)
+    block_of = {part.name: number for number, box in enumerate(blocks) for part in box.parts}
+    pairs = {(block_of[every[source].name], block_of[box.name]) for box in every for source in box.sources}
+    wanted = {(source, target) for source, target in pairs if source != target}
+    assert {(source, target) for target, box in enumerate(blocks) for source in box.sources} == wanted
+    assert all(source < target for source, target in wanted)
+    assert not overlapping(rectangles(picture(model)))
+    results = {node.layer.name for node in model.graph.outputs}
+    for box in blocks:  # nothing in the middle of a block is seen from outside
+        inside = {part.name for part in box.parts[:-1]}
+        assert not inside & results
+        assert not inside & {every[source].name for other in every for source in other.sources if other.name not in
+                             {part.name for part in box.parts}}  # fmt: skip
+
+
 def test_the_same_graph_gives_the_same_picture(tmp_path):
     branching().plot(tmp_path / "one.svg")
     branching().plot(tmp_path / "two.svg")
