@@ -84,7 +84,10 @@ def check_frozen(graph: Graph, frozen: frozenset[str]) -> None:
 
     Raises:
         ValueError: Some are not there; all are named.
+        TypeError: It is one name and no set.
     """
+    if isinstance(frozen, str):
+        raise TypeError(f"`frozen` is a set of names of layers, got the text {frozen!r}")
     unknown = sorted(frozen.difference(_layer_paths(graph)))
     if unknown:
         raise ValueError(f"`frozen` names layers that are not in the model: {unknown}")

@@ -1,6 +1,7 @@
 """What a run shows and writes besides its result."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -11,10 +12,10 @@ from tests.train.small import fit, small_data
 DATA = small_data(36)
 
 
-def show(terminal):
+def show(terminal, *callbacks):
     stream = io.StringIO()
     display = train.ProgressDisplay(2, 3, Console(file=stream, force_terminal=terminal, width=140))
-    fit(DATA, epochs=2, validation_data=DATA, callbacks=[display])
+    fit(DATA, epochs=2, validation_data=DATA, callbacks=[display, *callbacks])
     return stream.getvalue()
 
 
@@ -27,7 +28,7 @@ def test_where_there_is_no_terminal_every_epoch_is_a_line():
 
 
 def test_a_terminal_has_a_bar_with_the_values_of_the_step():
-    text = show(terminal=True)
+    text = show(True, lambda event: time.sleep(0.3))  # the bar is drawn ten times a second
     assert "Epoch 1/2" in text
     assert "3/3" in text
     assert "images/s" in text
