@@ -1,9 +1,11 @@
 """What the import batteries share: a Keras model saved, imported, and both computed on the same arrays."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 import flaxapps
 from tests.networks import relative_difference
@@ -20,6 +22,15 @@ def randomise(keras_model: Any, seed: int = 0) -> None:
         value = random.normal(0, scale, variable.shape)
         positive = any(word in name for word in ("var", "gamma", "scale"))
         variable.assign((np.abs(value) + 0.5 if positive else value).astype("float32"))
+
+
+def quick(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Rows that begin with a kind of layer: the first of a kind runs by default, the others with the slow ones."""
+    kinds = [row[0] for row in rows]
+    return [
+        row if kinds.index(row[0]) == number else pytest.param(*row, marks=pytest.mark.slow)
+        for number, row in enumerate(rows)
+    ]
 
 
 def random_inputs(keras_model: Any, batch: int = 2, seed: int = 1) -> list[np.ndarray]:

@@ -233,6 +233,7 @@ def test_own_models(build, tmp_path):
         assert keras_model.layers[0].name == "first_input"
 
 
+@pytest.mark.slow
 def test_extended_network(tmp_path):
     base = build_model("vgg16", include_top=False, input_shape=(48, 48, 3))
     pooled = layers.GlobalAveragePooling2D()(base.output)

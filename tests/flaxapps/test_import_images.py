@@ -10,7 +10,7 @@ import pytest
 
 import flaxapps
 from flaxapps import layers as ours
-from tests.imported import check_import, keras_outputs, random_inputs, relative_difference
+from tests.imported import check_import, keras_outputs, quick, random_inputs, relative_difference
 
 CONVOLUTIONS = [
     ("Conv2D", {"filters": 4, "kernel_size": 2, "padding": "same"}),
@@ -148,7 +148,7 @@ def label(value):
     )
 
 
-@pytest.mark.parametrize(("kind", "options"), [*CONVOLUTIONS, *POOLINGS, *SHAPES], ids=label)
+@pytest.mark.parametrize(("kind", "options"), quick([*CONVOLUTIONS, *POOLINGS, *SHAPES]), ids=label)
 def test_layer(kind, options, tmp_path):
     model = build(kind, options)
     network = check_import(model, tmp_path / "model.keras")

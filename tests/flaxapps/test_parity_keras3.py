@@ -13,6 +13,7 @@ from tests.networks import NETWORKS, keras_layer_outputs, keras_network, recipe_
 TOLERANCE = 1e-5
 # Odd and even, small enough to be quick: the layers do not care.
 SIZES = {"xception": (75, 96), "vgg16": (49, 64), "vgg19": (49, 64), "resnet50": (75, 96), "inception_v3": (81, 96)}
+QUICK = ("resnet50", "vgg16")
 
 
 def build(name, **arguments):
@@ -36,10 +37,15 @@ def test_every_layer(name):
     assert np.ptp(theirs[-1]) > 1e-2  # the weights of the recipe keep the signal alive
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_predictions_and_features(name, data_format):
-    """With the classifier and without; the features of Keras's network are those below its classifier."""
+    """With the classifier and without; the features of Keras's network are those below its classifier.
+
+    What `predict` does to a network for many images is in it; `test_every_layer` compares the network as it stands.
+    """
     import keras
 
     info = flaxapps.model_info(name)
@@ -59,7 +65,7 @@ def test_predictions_and_features(name, data_format):
         keras.config.set_image_data_format("channels_last")
     model = build(name, input_shape=shape, classes=17, data_format=data_format)
     variables = recipe_variables(model)
-    ours = flaxapps.predict(model, variables, images)
+    ours = flaxapps.predict(*flaxapps.optimize(model, variables, "exact"), images, optimize=None)
     assert ours.shape == (2, *model.output_shape[1:])
     assert relative_difference(ours, theirs[-1]) <= TOLERANCE
     model = build(name, include_top=False, data_format=data_format)

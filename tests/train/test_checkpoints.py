@@ -88,6 +88,7 @@ def test_the_last_two_and_the_best_are_kept(model, tmp_path):
     assert_same(result.variables, kept[0])  # read from its checkpoint
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_can_go_on(whole, tmp_path):
     model = small_model()
     alone, _ = fit(DATA, model, devices=jax.devices()[:1], **OPTIONS)

@@ -20,7 +20,9 @@ def photos(count, seed=0):
     return train.ArrayDataset(images, random.integers(0, 4, count), ("a", "b", "c", "d"))
 
 
-@pytest.mark.parametrize(("case", "parallel"), [("chain", "jit"), ("two tensors", "pmap")])
+@pytest.mark.parametrize(
+    ("case", "parallel"), [("chain", "jit"), pytest.param("two tensors", "pmap", marks=pytest.mark.slow)]
+)
 def test_fit_on_features_is_fit_on_images(case, parallel):
     model, frozen = CASES[case][0], frozenset(CASES[case][1])
     options = {"frozen": frozen, "batch_size": 8, "epochs": 3, "preprocess": "tf", "validation_data": photos(6, 1)}

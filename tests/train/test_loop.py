@@ -71,6 +71,7 @@ def test_variables_given_stay_usable():
     assert np.isfinite(model.apply(variables, DATA[0])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"accumulate": 3}, {"remat": True}], ids=str)
 def test_accumulation_and_remat_change_nothing(options):
     model = small_model()
@@ -81,6 +82,7 @@ def test_accumulation_and_remat_change_nothing(options):
     assert_close(result.variables, usual.variables)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_half_and_keeps_float32():
     _, losses = fit(DATA, small_model(), devices=ONE)
     result, half = fit(DATA, small_model(dtype="bfloat16"), devices=ONE)
@@ -89,6 +91,7 @@ def test_bfloat16_computes_in_half_and_keeps_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(result.variables)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_schedules_and_the_learning_rate_shown():
     schedule = optax.linear_schedule(0.1, 0.0, 3)
     optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=schedule)
@@ -96,6 +99,7 @@ def test_schedules_and_the_learning_rate_shown():
     np.testing.assert_allclose(result.history["learning_rate"], [0.1 / 3, 0.0], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_augmentation_and_preprocessing_run_in_the_step():
     images = (np.abs(DATA[0]) * 40).clip(0, 255).astype("uint8")
 
@@ -120,6 +124,7 @@ def test_labels_are_indices_or_one_hot():
     np.testing.assert_allclose(same, losses, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_batches_from_elsewhere():
     batches = [(DATA[0][:10], DATA[1][:10]), (DATA[0][10:], DATA[1][10:])]
     _, losses = fit(batches, epochs=2, devices=ONE)
@@ -145,6 +150,7 @@ def test_events_come_in_order_and_a_callback_can_stop():
     assert result.stopped == "callback"
 
 
+@pytest.mark.slow
 def test_early_stopping_returns_the_best_epoch():
     rates = optax.piecewise_constant_schedule(0.02, {6: 100.0})  # good for two epochs, then far too high
     kept = []

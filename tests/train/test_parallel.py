@@ -13,7 +13,7 @@ from train.parallel import fill_up, place_on_devices
 ONE = jax.devices()[:1]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_eight_devices_compute_what_one_does(parallel, accumulate):
     """Ten steps, of which two have 4 examples on 8 devices."""

@@ -72,6 +72,7 @@ CUTS = {
     "in training mode whatever the model's": (nested(training=True), {"base"}, [(None, 4)]),
     "called twice": (called_twice(), {"base/conv1", "base/norm1"}, [(None, 8, 8, 4)] * 2),
 }
+QUICK = ("chain", "residual", "nested in part")
 
 
 def seen_before(model):
@@ -93,7 +94,7 @@ def one_step(model, variables, images, frozen):
     return jax.value_and_grad(loss, has_aux=True)(trainable)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [cut if cut in QUICK else pytest.param(cut, marks=pytest.mark.slow) for cut in CUTS])
 def test_the_head_on_the_outputs_of_the_trunk_trains_as_the_whole_does(cut):
     model, frozen, shapes = CUTS[cut]
     frozen = frozenset(frozen)
