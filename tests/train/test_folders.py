@@ -2,7 +2,6 @@ import os
 
 import numpy as np
 import pytest
-from keras.src.utils import dataset_utils
 from PIL import Image
 
 import train
@@ -32,6 +31,8 @@ def folder(tmp_path):
 
 
 def keras_index(folder, **options):
+    from keras.src.utils import dataset_utils
+
     options = {"labels": "inferred", "formats": KERAS_FORMATS, "verbose": False} | options
     files, labels, names = dataset_utils.index_directory(str(folder), **options)
     return [os.path.relpath(file, folder) for file in files], list(labels), names
@@ -67,6 +68,8 @@ def test_a_link_to_a_folder_above_does_not_go_round(folder):
 @pytest.mark.parametrize("seed", [0, 1, 1337])
 @pytest.mark.parametrize("validation_split", [0.1, 0.25, 0.4])
 def test_a_split_chooses_the_files_keras_chooses(folder, seed, validation_split):
+    from keras.src.utils import dataset_utils
+
     files, labels, _ = keras_index(folder, seed=seed)
     chosen = {}
     for subset in ("training", "validation"):
