@@ -83,10 +83,8 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        """Ends the process, which stops where its input ends."""
+        self._process.communicate()
 
 
 def start_workers(

@@ -107,7 +107,7 @@ def order_here(model):
 
 
 @pytest.mark.slow
-@settings(COMMON, max_examples=120)
+@settings(COMMON, max_examples=40)
 @given(**recipes(12))
 def test_order_and_names_of_random_networks(steps, ends, inputs, named):
     with tempfile.TemporaryDirectory() as folder, zero_initial_weights():
@@ -119,7 +119,7 @@ def test_order_and_names_of_random_networks(steps, ends, inputs, named):
 
 
 @pytest.mark.slow
-@settings(COMMON, max_examples=50)
+@settings(COMMON, max_examples=25)
 @given(**recipes(7))
 def test_outputs_of_random_networks(steps, ends, inputs, named):
     with tempfile.TemporaryDirectory() as folder, zero_initial_weights():
