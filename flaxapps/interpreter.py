@@ -1,6 +1,6 @@
 """Runs a graph on arrays: the only place where layers compute."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -79,7 +79,7 @@ def frozen_inside(layer: Functional, frozen: frozenset[str]) -> frozenset[str]:
     return frozenset(name.removeprefix(prefix) for name in frozen if name.startswith(prefix))
 
 
-def check_frozen(graph: Graph, frozen: frozenset[str]) -> None:
+def check_frozen(graph: Graph, frozen: Collection[str]) -> None:
     """Checks that `frozen` names layers of the graph.
 
     Raises:
@@ -88,7 +88,7 @@ def check_frozen(graph: Graph, frozen: frozenset[str]) -> None:
     """
     if isinstance(frozen, str):
         raise TypeError(f"`frozen` is a set of names of layers, got the text {frozen!r}")
-    unknown = sorted(frozen.difference(_layer_paths(graph)))
+    unknown = sorted(set(frozen).difference(_layer_paths(graph)))
     if unknown:
         raise ValueError(f"`frozen` names layers that are not in the model: {unknown}")
 
