@@ -200,7 +200,7 @@ RECIPES = {
 }
 
 
-QUICKLY = settings(max_examples=15, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+QUICKLY = settings(max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 
 
 def random_graph(library, recipe, ends, inputs, named):

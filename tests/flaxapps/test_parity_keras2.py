@@ -29,7 +29,10 @@ def write_keras2_weights(path, key, seed):
                 group[name] = recipe.weight(seed, index, number, name, shape)
 
 
-@pytest.mark.parametrize(("name", "variant"), NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [row if row[1] else pytest.param(*row, marks=pytest.mark.slow) for row in NETWORKS],  # no other test has variants
+)
 def test_features(name, variant, tmp_path):
     golden = np.load(GOLDEN / "keras_2_0_4" / f"{name}_notop.npz")
     size = int(golden["size"])

@@ -14,6 +14,7 @@ TOLERANCE = 1e-5
 # Odd and even, small enough to be quick: the layers do not care.
 SIZES = {"xception": (75, 96), "vgg16": (49, 64), "vgg19": (49, 64), "resnet50": (75, 96), "inception_v3": (81, 96)}
 QUICK = ("resnet50", "vgg16")
+QUICKLY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 
 
 def build(name, **arguments):
@@ -38,9 +39,7 @@ def test_every_layer(name):
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", pytest.param("channels_first", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
+@pytest.mark.parametrize("name", QUICKLY)
 def test_predictions_and_features(name, data_format):
     """With the classifier and without; the features of Keras's network are those below its classifier.
 
@@ -100,7 +99,7 @@ def test_bfloat16_stays_close(name):
     assert 1e-5 < relative_difference(rounded, exact) < 0.05  # it does round
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", QUICKLY)
 def test_weight_files_of_keras_3_load_unchanged(name, tmp_path):
     import keras
 

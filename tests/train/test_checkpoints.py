@@ -70,6 +70,7 @@ def test_a_resumed_run_is_the_whole_run(model, whole, tmp_path, stopped_at, ever
     assert [float(row.split(",")[1]) for row in rows[1:]] == whole.history["loss"]
 
 
+@pytest.mark.slow
 def test_the_last_two_and_the_best_are_kept(model, tmp_path):
     rates = optax.join_schedules([lambda _: 0.02, lambda _: -0.02], [3])  # uphill after the first epoch
     options = OPTIONS | {"optimizer": optax.sgd(rates), "epochs": 5, "checkpoint_dir": tmp_path}
@@ -150,7 +151,7 @@ def lose_arrays(folder):
             path.unlink()
 
 
-@pytest.mark.parametrize("harm", [damage, cut, lose_arrays])
+@pytest.mark.parametrize("harm", [damage, *(pytest.param(harm, marks=pytest.mark.slow) for harm in (cut, lose_arrays))])
 def test_a_broken_checkpoint_falls_back_to_the_one_before(model, whole, tmp_path, harm):
     options = OPTIONS | {"checkpoint_dir": tmp_path, "checkpoint_every": 1}
     with pytest.raises(StopError):

@@ -24,6 +24,7 @@ def test_held_out_digits_are_not_trained_on():
     assert not {image.tobytes() for image in training.images} & {image.tobytes() for image in held_out.images}
 
 
+@pytest.mark.slow
 def test_misread_digits_are_drawn_in_red(tmp_path: Path):
     digits = demo.Digits(np.full((5, 8, 8, 3), 255, np.uint8), np.arange(5, dtype=np.int32))
 

@@ -119,7 +119,8 @@ def test_a_run_is_not_overwritten(finished: Path, photos: Path, base: Path, caps
     assert "--resume goes on with it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stopped_in", [pytest.param("head", marks=pytest.mark.slow), "top"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_in", ["head", "top"])
 def test_interrupted_and_resumed(stopped_in: str, photos: Path, base: Path, tmp_path: Path, monkeypatch, capsys):
     """Ctrl-C in either phase: the folder is in order, the message says how to go on, and the end is the same."""
     import train.finetuning as finetuning

@@ -28,6 +28,7 @@ def fit_folder(folder, on_error="raise", **options):
     return fit(data, augmentation=augmentation, preprocess="tf", devices=ONE, **options)
 
 
+@pytest.mark.slow
 def test_a_folder_with_augmentation_trains_the_same_twice_and_resumes_to_the_same(folder, tmp_path):
     options = {"batch_size": 4, "validation_data": train.image_folder(folder, image_size=8)}
     whole, losses = fit_folder(folder, epochs=2, **options)
