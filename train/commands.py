@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flaxapps.cli import PREPROCESSING
 from flaxapps.config import keep_compilations
 from flaxapps.image import INTERPOLATIONS
 from train.planning import ARGUMENTS_FILE, DEFAULT_RATES
@@ -76,7 +77,7 @@ def add_arguments(command: Any) -> None:
     group.add_argument("--validation", metavar="DATA", help="photos to validate on, in place of a split")
     group.add_argument("--validation-split", type=float, default=0.2, metavar="SHARE", help="default: %(default)s")
     group.add_argument("--interpolation", choices=INTERPOLATIONS, default="bilinear", help="default: bilinear")
-    group.add_argument("--preprocess", choices=("auto", "caffe", "tf", "torch", "none"), default="auto")
+    group.add_argument("--preprocess", choices=PREPROCESSING, default="auto")
     group.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="at photos that cannot be read")
     group.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes to decode with (default: threads)"

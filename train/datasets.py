@@ -199,7 +199,7 @@ def as_dataset(data: Any) -> Dataset:
         ValueError: The arrays do not fit each other.
     """
     if callable(getattr(data, "batches", None)):
-        return data  # type: ignore[no-any-return]
+        return data  # type: ignore[no-any-return]  # what has `batches` is taken at its word
     if isinstance(data, tuple) and len(data) == 2 and not any(isinstance(part, tuple) for part in data):
         return ArrayDataset(*data)
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict | np.ndarray):

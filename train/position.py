@@ -21,7 +21,7 @@ class Position(NamedTuple):
     epoch: int = 0
     batch: int = 0
     sums: Sums = {}  # noqa: RUF012  (never changed)
-    history: History = {}  # noqa: RUF012
+    history: History = {}  # noqa: RUF012  (never changed)
     epoch_steps: tuple[int, ...] = ()
 
     def after_step(self) -> "Position":
