@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -125,9 +126,11 @@ def measure_network(
     measurements = []
     for batch in batches:
         answers: dict[str, list[dict[str, float]]] = {peer: [] for peer in ready}
+        turns = deque(ready)
         for _ in range(repetitions + 1):  # the first compiles
-            for peer, worker in ready.items():
-                answers[peer].append(worker.ask("run", batch=batch, size=size))
+            for peer in turns:
+                answers[peer].append(ready[peer].ask("run", batch=batch, size=size))
+            turns.rotate()  # nobody comes always after the same one
         for peer, given in answers.items():
             seconds = [answer["seconds"] for answer in given[1:]]
             measurements.append(Measurement(network, batch, peer, seconds, int(given[-1]["peak_bytes"])))
