@@ -1,6 +1,7 @@
 """The documentation: its code runs, the site builds without a warning, and nothing in it leads nowhere."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -13,11 +14,12 @@ import pytest
 
 from flaxapps import list_models, model_info
 from flaxapps.registry import build_model
-from tests.code_blocks import code_blocks
+from tests.code_blocks import WITH_FILES, code_blocks
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS) for path in DOCS.rglob("*.md"))
+CONTINUOUS = [path for path in PAGES if path.as_posix() not in WITH_FILES]
 
 
 class Page(HTMLParser):
@@ -40,6 +42,7 @@ class Page(HTMLParser):
             self.links.append(given["href"])
         if tag in ("img", "script", "iframe") and given.get("src"):
             self.fetched.append(given["src"])
+            self.links.append(given["src"])
         if tag == "link" and given.get("rel") in ("stylesheet", "icon"):
             self.fetched.append(given["href"])
         if tag == "img" and not given.get("alt"):
@@ -49,7 +52,7 @@ class Page(HTMLParser):
         self._in_picture = tag == "svg" and given.get("role") == "img"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=str)
+@pytest.mark.parametrize("path", CONTINUOUS, ids=str)
 def test_code_runs(path, tmp_path, monkeypatch):
     """The blocks of a page go on from each other, as one reads them."""
     monkeypatch.chdir(tmp_path)
@@ -122,6 +125,29 @@ def test_every_picture_has_a_text_and_nothing_comes_from_elsewhere(site):
         assert not page.unnamed, path
         assert not [address for address in page.fetched if urlsplit(address).netloc], path
         assert page.anchors
+
+
+@pytest.mark.slow
+def test_notebooks_are_pages_with_their_pictures(site):
+    folder, pages = site
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == 6
+    for path in notebooks:
+        outputs = [output for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])]
+        drawn = [output for output in outputs if {"image/png", "image/jpeg"} & set(output.get("data", {}))]
+        shown = pages[folder / "notebooks" / path.stem / "index.html"].fetched
+        pictures = [address for address in shown if path.stem in address]
+        assert len(pictures) == len(drawn) > 0
+        assert all((folder / "notebooks" / path.stem / address).resolve().is_file() for address in pictures)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<img src='a.png'>", "<img src='a.png' alt=''>", "<svg role='img'><g/></svg>"],
+)
+def test_a_picture_without_text_is_seen(text):
+    assert Page(text).unnamed
+    assert not Page('<img src="a.png" alt="A cup"><svg role="img"><title>A network</title></svg>').unnamed
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
-"""The README's code runs as it stands, its commands are CI's, and its tables say what the registry says."""
+"""The README's code runs as it stands, its commands are CI's, and its tables say what the registry says.
+
+Pages of the documentation whose code wants weights or photos run here too.
+"""
 
 import dataclasses
 import hashlib
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 import flaxapps
-from tests.code_blocks import code_blocks
+from tests.code_blocks import WITH_FILES, code_blocks
 from tests.networks import golden_layers
 from weight_port import published
 
@@ -20,7 +23,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-EXAMPLES = list(code_blocks(README))
+PAGES = [README, *((ROOT / "docs" / page).read_text() for page in WITH_FILES)]
+EXAMPLES = [block for page in PAGES for block in code_blocks(page)]
 
 
 def write_weights(path, key):
@@ -70,8 +74,24 @@ def test_code_runs(title, code, mirror, tmp_path, monkeypatch):
 
 
 def test_all_examples_are_found():
-    assert len(EXAMPLES) == README.count("```python")
-    assert sum("imagenet" in code for _, code in EXAMPLES) >= 5
+    assert len(EXAMPLES) == sum(page.count("```python") for page in PAGES)
+    assert len(list(code_blocks(README))) >= 5
+    assert sum("imagenet" in code for _, code in EXAMPLES) >= 8
+
+
+def test_links_and_pictures_of_the_readme():
+    """What is linked is in the repository, at a heading that is there, and every picture has a text in its place."""
+    links = re.findall(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", README)
+    assert any(mark for mark, *_ in links)
+    for mark, text, link in links:
+        path, _, heading = link.partition("#")
+        if "://" in link:
+            continue
+        assert (ROOT / path).exists(), link
+        assert text or not mark, f"{link} has no alternative text"
+        headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), re.M) if heading else []
+        assert not heading or heading in [name.lower().replace(" ", "-") for name in headings], link
+    assert "<img" not in README
 
 
 def test_quickstart_is_two_commands():
