@@ -92,6 +92,7 @@ def test_links_and_pictures_of_the_readme():
         headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(), re.M) if heading else []
         assert not heading or heading in [name.lower().replace(" ", "-") for name in headings], link
     assert "<img" not in README
+    assert all(path.stat().st_size < 200 * 1024 for path in (ROOT / "docs" / "pictures").iterdir())
 
 
 def test_quickstart_is_two_commands():
