@@ -46,7 +46,7 @@ def cores() -> int:
 
 
 def open_flaxapps(network: str, size: int, variant: str, folder: str) -> Run:
-    """Ours, compiled for each batch that comes: plain, exact, fast, or "fast-bfloat16" for bfloat16 1x1 convolutions."""
+    """Ours, compiled for each batch that comes: "plain", "exact", "fast", or "fast-bfloat16" for its 1x1 layers."""
     import jax
 
     import flaxapps
