@@ -15,7 +15,8 @@ from flaxapps.recording import Layer, Node, Weights
 from flaxapps.rewriting import Replacement, on_host, rewrite
 
 Mode = Literal["exact", "fast"]
-LEAST_CHANNELS = 32  # below, what Winograd's transforms cost is more than its products save
+WINOGRAD_KERNELS = {(3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1)}
+LEAST_CHANNELS = 48  # below, what Winograd's transforms cost is more than its products save
 # Bytes a layer makes of one image from which on images go one by one: a batch of these does not fit into a cache, and
 # below, reading the kernels once for every image costs more.
 LARGE_TENSOR = 2 * 2**20
@@ -32,8 +33,9 @@ def optimize(
     """A model that computes the same faster, and its variables. The given ones stay as they are.
 
     Both modes fold BatchNormalization (`fold_batch_norm`). On CPUs the first layers, as long as their tensors are
-    large, go image by image. "fast" adds Winograd's F(4x4, 3x3) there for 3x3 convolutions of stride 1 with at least 32
-    channels: their kernels are replaced by matrices of four times the size, and compiling takes several times longer.
+    large, go image by image. "fast" adds Winograd's products there for convolutions of stride 1 with at least 48
+    channels and kernels 3x3, 5x5, or of 3 or 7 pixels in one direction: the matrices that replace a kernel take up to
+    four times its memory, and compiling takes several times longer.
 
     Args:
         model: The network. Where image sizes are free, nothing goes image by image.
@@ -70,13 +72,14 @@ def optimize(
 
 
 def use_winograd(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
-    """A rule: 3x3 convolutions of stride 1 with enough channels in and out become Winograd's products."""
-    if type(layer) is not layers.Conv2D or layer.groups > 1 or pair(layer.kernel_size) != (3, 3):
+    """A rule: convolutions of stride 1 with enough channels in and out become Winograd's products."""
+    if type(layer) is not layers.Conv2D or layer.groups > 1 or pair(layer.kernel_size) not in WINOGRAD_KERNELS:
         return None
     if {*pair(layer.strides), *pair(layer.dilation_rate)} != {1} or min(weights["kernel"].shape[2:]) < LEAST_CHANNELS:
         return None
     arrays: dict[str, Any] = jax.device_put(winograd.transform_kernel(on_host(weights)["kernel"]))
-    return _conv(layers.WinogradConv2D, layer)(inputs), {layer.name or "": arrays | _bias(weights)}
+    result = _conv(layers.WinogradConv2D, layer, kernel_size=layer.kernel_size)(inputs)
+    return result, {layer.name or "": arrays | _bias(weights)}
 
 
 def multiply_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:

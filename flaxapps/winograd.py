@@ -1,17 +1,18 @@
-"""3x3 convolutions as Winograd's F(4x4, 3x3): 36 matrix products for 16 pixels, in place of 144.
+"""Convolutions of stride 1 as Winograd's products: for 3x3 pixels 36 of them make 16 pixels, in place of 144.
 
-Lavin and Gray, https://arxiv.org/abs/1509.09308. A tile of 6x6 pixels and the kernel are evaluated at six points in
-both directions and multiplied there, and from the products 4x4 pixels are interpolated. The usual points 0, 1, -1, 2,
--2 and infinity make four times the rounding errors of those below (https://arxiv.org/abs/1803.10986 says why).
+Lavin and Gray, https://arxiv.org/abs/1509.09308. In each direction in which the kernel is longer than one pixel, a tile
+of pixels and the kernel are evaluated at some points and multiplied there, and from the products four pixels are
+interpolated. The usual points 0, 1, -1, 2, -2 and infinity make four times the rounding errors of those below, which
+are near to what a search for the least error finds (https://arxiv.org/abs/1803.10986 says why they matter).
 
-The form is for CPUs. Each of the 36 products has a weight array of its own, and barriers keep the stages apart: XLA
+The form is for CPUs. Each of the products has a weight array of its own, and barriers keep the stages apart: XLA
 would compute a stage again inside each of the products that read it.
 """
 
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,77 +21,119 @@ from jax import lax
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
-OUTPUT = 4  # pixels of a tile that come out, in each direction
-KERNEL = 3
-TILE = OUTPUT + KERNEL - 1
-POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))  # and infinity
+Pair = tuple[int, int]
+POINTS = {3: (math.sqrt(0.5), math.sqrt(2)), 5: (0.45, 1.0, 1 / 0.45), 7: (0.37, 0.78, 1 / 0.78, 1 / 0.37)}
 
 
-def _interpolation() -> tuple[Matrix, Matrix, Matrix]:
-    """Toom and Cook's matrices: output = A @ ((G @ kernel) * (B @ tile)), in one dimension."""
-    points = np.array(POINTS)
+class Interpolation(NamedTuple):
+    """Toom and Cook's matrices, one dimension: output = a @ ((g @ kernel) * (b @ tile)).
+
+    Attributes:
+        a: (output pixels, products).
+        g: (products, length of the kernel).
+        b: (products, products): a tile has as many pixels as there are products.
+    """
+
+    a: Matrix
+    g: Matrix
+    b: Matrix
+
+
+@functools.cache
+def interpolation(length: int) -> Interpolation:
+    """The matrices for a kernel: four pixels at once by the points 0, POINTS and their negatives, and infinity.
+
+    Args:
+        length: Of the kernel: 1, where nothing is to be done, or one of POINTS.
+    """
+    if length == 1:
+        return Interpolation(np.eye(1), np.eye(1), np.eye(1))
+    positive = POINTS[length]
+    points = np.array([0.0, *(sign * point for point in positive for sign in (1, -1))])
+    tile = len(points) + 1
+    output = tile - length + 1
     others = [np.delete(points, index) for index in range(len(points))]
     products = np.array([np.prod(point - other) for point, other in zip(points, others, strict=True)])
-    infinity = np.eye(TILE)[-1:]
-    powers = points[:, None] ** np.arange(TILE)
-    a = np.vstack([powers[:, :OUTPUT], infinity[:, -OUTPUT:]]).T
-    g = np.vstack([powers[:, :KERNEL] / products[:, None], infinity[:, -KERNEL:]])
+    infinity = np.eye(tile)[-1:]
+    powers = points[:, None] ** np.arange(tile)
+    a = np.vstack([powers[:, :output], infinity[:, -output:]]).T
+    g = np.vstack([powers[:, :length] / products[:, None], infinity[:, -length:]])
     b = np.vstack([*(np.append(np.poly(other)[::-1], 0) for other in others), np.poly(points)[::-1]])
-    return a, g, np.where(abs(b) < 1e-12, 0, b)
+    return Interpolation(a, g, np.where(abs(b) < 1e-12, 0, b))
 
 
-A, G, B = _interpolation()
-PRODUCTS = tuple(f"product_{row}{column}" for row in range(TILE) for column in range(TILE))
+def product_names(kernel_size: Pair) -> tuple[str, ...]:
+    """Names of the matrices that a kernel becomes, row by row of a tile."""
+    rows, columns = (len(interpolation(length).b) for length in kernel_size)
+    return tuple(f"product_{row}{column}" for row in range(rows) for column in range(columns))
 
 
 def transform_kernel(kernel: Any) -> dict[str, Any]:
-    """The 36 matrices (channels, filters) of a kernel (3, 3, channels, filters), by the names of PRODUCTS.
+    """The matrices (channels, filters) of a kernel (height, width, channels, filters), by their names.
 
     Args:
         kernel: In NumPy or JAX; so are the matrices.
     """
-    matrix = np.kron(G, G).astype(kernel.dtype)
-    planes = matrix @ kernel.reshape(KERNEL * KERNEL, -1)
-    return {name: plane.reshape(kernel.shape[2:]) for name, plane in zip(PRODUCTS, planes, strict=True)}
+    height, width, *matrix_shape = kernel.shape
+    matrix = np.kron(interpolation(height).g, interpolation(width).g).astype(kernel.dtype)
+    planes = matrix @ kernel.reshape(height * width, -1)
+    return {
+        name: plane.reshape(matrix_shape) for name, plane in zip(product_names((height, width)), planes, strict=True)
+    }
 
 
-@functools.partial(jax.jit, static_argnames="padding")
-def winograd_convolution(x: jax.Array, matrices: Mapping[str, jax.Array], padding: str) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("kernel_size", "padding"))
+def winograd_convolution(x: jax.Array, matrices: Mapping[str, jax.Array], kernel_size: Pair, padding: str) -> jax.Array:
     """A convolution of stride 1 with a kernel that `transform_kernel` has transformed.
 
     Args:
         x: Images (batch, height, width, channels).
         matrices: The transformed kernel.
+        kernel_size: Height and width of the kernel.
         padding: "valid" or "same".
     """
-    pads = lax.padtype_to_pads(x.shape[1:3], (KERNEL, KERNEL), (1, 1), padding.upper())
-    height, width = (size + sum(pad) - KERNEL + 1 for size, pad in zip(x.shape[1:3], pads, strict=True))
-    down, across = -(-height // OUTPUT), -(-width // OUTPUT)
-    (top, _), (left, _) = pads
-    bottom, right = (
-        OUTPUT * tiles + KERNEL - 1 - size - before
-        for tiles, size, before in zip((down, across), x.shape[1:3], (top, left), strict=True)
+    vertical, horizontal = (interpolation(length) for length in kernel_size)
+    pads = lax.padtype_to_pads(x.shape[1:3], kernel_size, (1, 1), padding.upper())
+    height, width = (
+        size + sum(pad) - length + 1 for size, pad, length in zip(x.shape[1:3], pads, kernel_size, strict=True)
     )
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
-    (x,) = _barrier([x])
-    rows = _barrier(_combine(B, [_every_fourth(x, row, down, axis=1) for row in range(TILE)]))
-    tiles = _barrier(
+    down, across = -(-height // len(vertical.a)), -(-width // len(horizontal.a))
+    (x,) = _barrier([_pad(x, pads, kernel_size, (down * len(vertical.a), across * len(horizontal.a)))])
+    rows = _stage(vertical.b, [_stepping(x, row, len(vertical.a), down, axis=1) for row in range(len(vertical.b))])
+    tiles = [
         tile
         for row in rows
-        for tile in _combine(B, [_every_fourth(row, column, across, axis=2) for column in range(TILE)])
-    )
-    products = [tile @ matrices[name] for name, tile in zip(PRODUCTS, tiles, strict=True)]
-    columns = _barrier(
-        value for column in range(TILE) for value in _combine(A, products[column::TILE])
-    )  # column by column, the four output rows of each
-    pixels = [_combine(A, columns[row::OUTPUT]) for row in range(OUTPUT)]
+        for tile in _combine(
+            horizontal.b,
+            [_stepping(row, column, len(horizontal.a), across, axis=2) for column in range(len(horizontal.b))],
+        )
+    ]
+    names = product_names(kernel_size)
+    products = [tile @ matrices[name] for name, tile in zip(names, _barrier(tiles), strict=True)]
+    columns = [_combine(vertical.a, products[column :: len(horizontal.b)]) for column in range(len(horizontal.b))]
+    if min(kernel_size) > 1:
+        columns = [_barrier(column) for column in columns]
+    pixels = [_combine(horizontal.a, row) for row in zip(*columns, strict=True)]
     # (batch, down, row in tile, across, column in tile, filters)
     stacked = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
-    return stacked.reshape(x.shape[0], down * OUTPUT, across * OUTPUT, -1)[:, :height, :width]
+    return stacked.reshape(x.shape[0], down * len(vertical.a), across * len(horizontal.a), -1)[:, :height, :width]
 
 
-def _every_fourth(x: jax.Array, start: int, count: int, axis: int) -> jax.Array:
-    return lax.slice_in_dim(x, start, start + OUTPUT * (count - 1) + 1, OUTPUT, axis)
+def _pad(x: jax.Array, pads: Sequence[Pair], kernel_size: Pair, output: Pair) -> jax.Array:
+    """Zeros around images, so that a convolution gives `output` pixels."""
+    ends = (
+        output[axis] + kernel_size[axis] - 1 - x.shape[axis + 1] - pads[axis][0] for axis in range(2)
+    )  # below what `pads` says where the last tiles end on the image's edge
+    around = [(before, end, 0) for (before, _), end in zip(pads, ends, strict=True)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
+
+
+def _stepping(x: jax.Array, start: int, step: int, count: int, axis: int) -> jax.Array:
+    return lax.slice_in_dim(x, start, start + step * (count - 1) + 1, step, axis)
+
+
+def _stage(matrix: Matrix, parts: Sequence[jax.Array]) -> list[jax.Array]:
+    return _barrier(_combine(matrix, parts)) if len(matrix) > 1 else list(parts)
 
 
 def _combine(matrix: Matrix, parts: Sequence[jax.Array]) -> list[jax.Array]:

@@ -21,31 +21,33 @@ class ImageByImage(Functional):
 
 @dataclass(frozen=True)
 class WinogradConv2D(WindowLayer):
-    """Conv2D of kernel 3x3 and stride 1 by Winograd's products; see `flaxapps.winograd`.
+    """Conv2D of stride 1 by Winograd's products; see `flaxapps.winograd`.
 
-    Instead of the kernel it has the 36 matrices it is transformed to, which take four times its memory. Half precision
-    is computed in float32.
+    Instead of the kernel it has the matrices it is transformed to: for 3x3 there are 36, which take four times its
+    memory. Half precision is computed in float32.
     """
 
     filters: int
+    kernel_size: Window
     padding: str = "valid"
     activation: Activation | None = None
     use_bias: bool = True
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """As for Conv2D."""
-        return (shapes[0][0], *self.output_size(shapes[0], winograd.KERNEL, 1), self.filters)
+        return (shapes[0][0], *self.output_size(shapes[0], self.kernel_size, 1), self.filters)
 
     def weights(self, *shapes: Shape) -> dict[str, Weight]:
-        """The 36 matrices, and bias where it is used."""
+        """The matrices, and bias where it is used."""
         matrix = Weight((channel_count(shapes[0]), self.filters))
-        return dict.fromkeys(winograd.PRODUCTS, matrix) | (
+        return dict.fromkeys(winograd.product_names(pair(self.kernel_size)), matrix) | (
             {"bias": Weight((self.filters,), "zeros")} if self.use_bias else {}
         )
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
         """Convolution, bias, activation."""
-        x = winograd.winograd_convolution(at_least_float32(inputs[0]), weights, self.padding)
+        wide = at_least_float32(inputs[0])
+        x = winograd.winograd_convolution(wide, weights, pair(self.kernel_size), self.padding)
         x = x.astype(inputs[0].dtype)
         return bias_and_activation(x, weights, self.activation)
 

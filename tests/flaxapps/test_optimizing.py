@@ -25,7 +25,7 @@ def kinds(model):
     return [layer.class_name for layer in model.layers]
 
 
-def residual(size, data_format="channels_last", dtype=None, channels=32):
+def residual(size, data_format="channels_last", dtype=None, channels=48):
     """A stem, a residual block with a shared convolution, and a nested model of the same; all kinds of pass apply."""
     shape = (*size, 3) if data_format == "channels_last" else (3, *size)
     x = Input(shape, data_format=data_format, dtype=dtype)
@@ -55,7 +55,7 @@ def test_every_pass_on_one_network(size, batch, data_format, dtype):
     model = residual(size, data_format, dtype)
     variables = jax.tree.map(lambda array: array + 0.01, model.init_variables())
     x = images(batch, *model.input_shape[1:])
-    faster, arrays = optimized(model, variables, limit=4 * 32 * size[0] * size[1])
+    faster, arrays = optimized(model, variables, limit=4 * 48 * size[0] * size[1])
     assert kinds(faster) == ["InputLayer", "ImageByImage", "WinogradConv2D", "Add", "Functional", "SeparableConv2D"]
     assert kinds(faster.get_layer("inner")) == ["InputLayer", "WinogradConv2D", "Activation"]
     assert jax.tree.structure(arrays) == jax.tree.structure(faster.init_variables())
@@ -98,14 +98,14 @@ def test_the_block_ends_where_one_smaller_tensor_goes_on():
 
 
 def test_winograd_takes_plain_convolutions_of_enough_channels():
-    x = Input((9, 9, 32))
-    plain = layers.Conv2D(32, 3)
+    x = Input((9, 9, 48))
+    plain = [layers.Conv2D(48, size) for size in (3, 5, (1, 3), (3, 1), (1, 7), (7, 1))]
     others = [
-        layers.Conv2D(31, 3), layers.Conv2D(32, 3, strides=2), layers.Conv2D(32, 3, groups=2), layers.Conv2D(32, 1),
-        layers.Conv2D(32, 3, dilation_rate=2), layers.Conv2D(32, (3, 1)),
+        layers.Conv2D(47, 3), layers.Conv2D(48, 3, strides=2), layers.Conv2D(48, 3, groups=2), layers.Conv2D(48, 1),
+        layers.Conv2D(48, 3, dilation_rate=2), layers.Conv2D(48, 7), layers.Conv2D(48, 2),
     ]  # fmt: skip
-    model = Model(x, [layer(x) for layer in [plain, *others]])
-    assert kinds(rewrite(model, model.init_variables(), use_winograd).model).count("WinogradConv2D") == 1
+    model = Model(x, [layer(x) for layer in [*plain, *others]])
+    assert kinds(rewrite(model, model.init_variables(), use_winograd).model).count("WinogradConv2D") == len(plain)
 
 
 def test_bfloat16_products():
@@ -138,7 +138,7 @@ def test_what_is_refused(tmp_path):
         predict(model, model.init_variables(), images(1, 8, 8, 3), optimize="quick")
     with pytest.raises(WeightError, match="'shared' of kind WinogradConv2D is none of Keras's layers"):
         save_model(*optimize(model, model.init_variables(), "fast"), tmp_path / "model.keras")
-    exact = split_image_by_image(model, model.init_variables(), 4 * 32 * 64)
+    exact = split_image_by_image(model, model.init_variables(), 4 * 48 * 64)
     with pytest.raises(WeightError, match="'image_by_image' of kind ImageByImage is none of Keras's layers"):
         save_model(*exact, tmp_path / "model.keras")
 
@@ -153,7 +153,7 @@ def test_predict_optimizes(mode, monkeypatch):
 
     def spy(*arguments):
         asked.append(arguments[2])
-        return split_image_by_image(model, variables, 4 * 32 * 64)
+        return split_image_by_image(model, variables, 4 * 48 * 64)
 
     monkeypatch.setattr("flaxapps.inference.optimize_model", spy)
     assert relative_difference(predict(model, variables, x, batch_size=16, optimize=mode), plain) <= TOLERANCE[mode]
