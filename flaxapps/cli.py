@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flaxapps.allocation import keep_freed_memory
 from flaxapps.config import keep_compilations
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
         SystemExit: With 2 for arguments that make no sense, with 0 after --help and --version.
     """
     arguments = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+    if argv is None:  # the process is this program's alone
+        keep_freed_memory()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name the terminal cannot show is no error
     try:

@@ -110,10 +110,12 @@ def winograd_convolution(x: jax.Array, matrices: Mapping[str, jax.Array], kernel
     ]
     names = product_names(kernel_size)
     products = [tile @ matrices[name] for name, tile in zip(names, _barrier(tiles), strict=True)]
-    columns = [_combine(vertical.a, products[column :: len(horizontal.b)]) for column in range(len(horizontal.b))]
+    # column by column, the output rows of each
+    count = len(horizontal.b)
+    columns = [part for column in range(count) for part in _combine(vertical.a, products[column::count])]
     if min(kernel_size) > 1:
-        columns = [_barrier(column) for column in columns]
-    pixels = [_combine(horizontal.a, row) for row in zip(*columns, strict=True)]
+        columns = _barrier(columns)
+    pixels = [_combine(horizontal.a, columns[row :: len(vertical.a)]) for row in range(len(vertical.a))]
     # (batch, down, row in tile, across, column in tile, filters)
     stacked = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
     return stacked.reshape(x.shape[0], down * len(vertical.a), across * len(horizontal.a), -1)[:, :height, :width]

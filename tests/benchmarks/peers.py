@@ -50,7 +50,10 @@ def open_flaxapps(network: str, size: int, variant: str, folder: str) -> Run:
     import jax
 
     import flaxapps
+    from flaxapps.allocation import keep_freed_memory
     from flaxapps.registry import build_model
+
+    keep_freed_memory()  # as the command line does
 
     options = {"input_shape": (size, size, 3), "min_size": 32, "data_format": "channels_last"}
     model = build_model(network, **options)
