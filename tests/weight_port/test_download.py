@@ -9,16 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.faults.server import Answer, Server, running_server
 from weight_port import download
 from weight_port.download import cache_folder, fetch, fetch_file
 from weight_port.errors import DownloadError, WeightError
@@ -30,82 +28,10 @@ NAME = "weights.h5"
 HALF = len(CONTENT) // 2
 
 
-@dataclass
-class Answer:
-    """How the server answers one request."""
-
-    status: int = 200
-    body: bytes = CONTENT
-    stop_after: int | None = None  # bytes of the answer, after which the connection is cut
-    honours_range: bool = True
-    false_range: bool = False
-    wait_seconds: float = 0.0
-    waits_for_release: bool = False  # rather than cutting
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: "Server"
-
-    def do_GET(self) -> None:
-        wanted = self.headers["Range"]
-        answer = self.server.answer(self.path)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and answer.honours_range else 0
-        status = answer.status
-        if status == 200 and start:
-            status = 206 if start < len(answer.body) else 416
-        payload = answer.body[start:] if status in (200, 206) else b""
-        sent = payload[: answer.stop_after]
-        self.server.requests.append((self.path, wanted, len(sent)))
-        time.sleep(answer.wait_seconds)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(payload)))
-        if status == 206:
-            shown = 0 if answer.false_range else start
-            self.send_header("Content-Range", f"bytes {shown}-{len(answer.body) - 1}/{len(answer.body)}")
-        self.end_headers()
-        self.wfile.write(sent)
-        if answer.waits_for_release:
-            self.wfile.flush()
-            self.server.release.wait(10)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = False  # closing the server waits for them
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}  # if any are named, every other path is 404
-        self.answers: list[Answer] = []  # then as if with Answer()
-        self.requests: list[tuple[str, str | None, int]] = []  # path, Range, bytes sent
-        self.release = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def answer(self, path: str) -> Answer:
-        if self.answers:
-            return self.answers.pop(0)
-        if self.files and path not in self.files:
-            return Answer(status=404)
-        return Answer(body=self.files.get(path, CONTENT))
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # clients that are killed
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running_server(CONTENT) as server:
         yield server
-        server.release.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,48 @@
+"""Every section of the fault suite, with few repetitions, and what the suite makes of outcomes."""
+
+import pytest
+
+from tests.faults import __main__ as program
+from tests.faults.report import SECTIONS, Row, outcome_of, section_rows, tally
+
+# How often at most, so that no section takes long here; `python -m tests.faults` does all of it.
+COUNTS = {"downloads": 5}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SECTIONS)
+def test_section(name: str) -> None:
+    rows = list(section_rows(name, COUNTS[name]))
+    for row in rows:
+        print(f"{row.tried}: {program.shown(row.outcomes)}")
+    assert rows
+    assert all(row.times for row in rows)
+    assert not [line for row in rows for line in row.wrong]
+
+
+def test_unwanted_outcomes_are_wrong() -> None:
+    row = tally("a cut", [(1, "right file"), (2, "wrong file"), (3, "right file")], {"right file"})
+    assert row == Row("a cut", {"right file": 2, "wrong": 1}, ("a cut (2): wrong file",))
+    assert row.times == 3
+
+
+def test_errors_are_clear_if_they_say_what_to_do() -> None:
+    def fail(error: Exception) -> str:
+        raise error
+
+    assert outcome_of(lambda: "right", ValueError, "Set KERAS_HOME") == "right"
+    assert outcome_of(lambda: fail(ValueError("No. Set KERAS_HOME.")), ValueError, "Set KERAS_HOME") == "clear error"
+    assert "without" in outcome_of(lambda: fail(ValueError("No.")), ValueError, "Set KERAS_HOME")
+    assert outcome_of(lambda: fail(KeyError("Set KERAS_HOME")), ValueError, "Set").startswith("KeyError")
+
+
+def test_the_program_fails_if_anything_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [Row("a cut", {"right file": 2})]
+    monkeypatch.setattr(program, "section_rows", lambda name, count: iter(found))
+    assert program.main(["--section", "downloads", "--count", "2"]) == 0
+    assert "2 right file" in capsys.readouterr().out
+    found.append(Row("a stall", {"wrong": 1}, ("a stall (3): no answer",)))
+    assert program.main(["--section", "downloads"]) == 1
+    assert "WRONG: a stall (3): no answer" in capsys.readouterr().out
