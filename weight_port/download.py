@@ -1,5 +1,6 @@
 """Fetch published weight files: verified, cached, resumed after a cut, safe with many processes at once."""
 
+import errno
 import hashlib
 import os
 import ssl
@@ -13,7 +14,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import Request, build_opener, url2pathname
 
 from weight_port.errors import DownloadError
 from weight_port.published import PublishedFile, published_file
@@ -28,6 +29,11 @@ _CHUNK_BYTES = 1 << 16
 _MOST = 2  # times the published size: a server that never ends shall not fill the disk
 _Report = Callable[[int], None]  # told how many bytes have come
 _NETWORK_ERRORS = (OSError, HTTPException)  # urllib's own errors are OSErrors
+_DISK_ERRORS = {
+    number
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENAMETOOLONG", "EIO")
+    if (number := getattr(errno, name, None)) is not None  # Windows has not all of them
+}
 
 
 def fetch(network: str, *, include_top: bool = True, variant: str = "", progress: bool | None = None) -> Path:
@@ -80,7 +86,7 @@ def fetch_file(file: PublishedFile, *, progress: bool | None = None) -> Path:
     except OSError as error:
         raise DownloadError(
             f"Cannot use {folder} as the cache for {file.filename}: {error}. Set KERAS_HOME to a folder that can be "
-            f"written, or {MIRROR_VARIABLE} to a folder that has the file."
+            f"written and has room for {file.size:,} bytes, or {MIRROR_VARIABLE} to a folder that has the file."
         ) from error
 
 
@@ -128,6 +134,8 @@ def _download(file: PublishedFile, folder: Path, mirror: str, progress: bool | N
         with _progress_report(file, urls[0], progress) as report:
             intact = _bring_from_any(file, urls, part, report)
     except _NETWORK_ERRORS as error:
+        if _is_of_the_disk(error):
+            raise
         if part.is_file() and not part.stat().st_size:
             part.unlink()
         reason = error.reason if type(error) is URLError else error
@@ -208,7 +216,8 @@ def _request(url: str, start: int) -> tuple[HTTPResponse, int]:
     """Ask for the bytes from `start` on; gives the answer and the position it really starts at."""
     headers = {"User-Agent": "flaxapps/weight_port"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
-        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
+        # An opener of our own sees the proxy variables of now; urlopen's keeps those of the first call.
+        response: HTTPResponse = build_opener().open(Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
     except HTTPError as error:
         error.close()
         if start and error.code == 416:  # there is no such byte: what is here is not the file
@@ -220,6 +229,11 @@ def _request(url: str, start: int) -> tuple[HTTPResponse, int]:
         response.close()
         return _request(url, 0)
     return response, start
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether the folder is at fault; errors of connecting are URLErrors, whatever their number."""
+    return isinstance(error, OSError) and not isinstance(error, URLError) and error.errno in _DISK_ERRORS
 
 
 def _may_pass(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ def empty_cache(name: str = "keras", **variables: str) -> Iterator[Path]:
     """An empty cache folder, no pauses between tries, short patience, and no proxy."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / name
+        Path(folder).chmod(0o755)  # processes that are not ours read it too
         environment = {"KERAS_HOME": str(home), "no_proxy": "127.0.0.1", "FLAXAPPS_MIRROR": "", **variables}
         with (
             mock.patch.dict(os.environ, environment),
@@ -54,22 +56,36 @@ def afterwards(file: PublishedFile, before: str) -> str:
         if path.suffix not in (".lock", ".part") and path.is_file() and path.read_bytes() != CONTENT:
             return f"{before}; then a wrong file in the cache: {path}"
     again = outcome_of(lambda: fetched(file), DownloadError, ADVICE)
-    leftovers = [path.name for path in cache_folder().glob("*") if path.suffix != ".lock" and path.name != NAME]
+    leftovers = [path.name for path in cache_folder().glob("*.part")]
     if again != RIGHT or leftovers:
         return f"{before}; then, with a sane server, {again}; leftovers {leftovers}"
     return before
 
 
-def attempt(server: Server, answers: list[Answer]) -> str:
-    """One download from an empty cache, and one more when the server is well again."""
+def attempt(server: Server, answers: list[Answer], **variables: str) -> str:
+    """One download from an empty cache, and one more when server and environment are well again."""
+    file = published(f"{server.url}/{NAME}")
     with empty_cache():
-        file = published(f"{server.url}/{NAME}")
         server.answers, server.sent = list(answers), 0
-        outcome = outcome_of(lambda: fetched(file), DownloadError, ADVICE)
+        with mock.patch.dict(os.environ, variables):
+            outcome = outcome_of(lambda: fetched(file), DownloadError, ADVICE)
         server.answers = []
         if server.sent > 100 * SIZE:
             return f"took {server.sent:,} bytes"
         return afterwards(file, outcome)
+
+
+def through_a_proxy(server: Server, answers: list[Answer]) -> str:
+    """The proxy is the server: it is asked for whole addresses, here of a host that does not exist."""
+    proxied = {"http_proxy": server.url, "no_proxy": ""}
+    server.requests.clear()
+    with empty_cache():
+        server.answers = list(answers)
+        with mock.patch.dict(os.environ, proxied):
+            file = published(f"http://weights.invalid/{NAME}")
+            outcome = outcome_of(lambda: fetched(file), DownloadError, ADVICE)
+    asked = {path for path, _, _ in server.requests}
+    return outcome if asked == {file.url} else f"{outcome}, but asked for {asked}"
 
 
 def cut(source: random.Random, **options: bool) -> Answer:
@@ -143,6 +159,12 @@ FAULTS: dict[str, tuple[int, set[str], Fault]] = {
     ),
     "silent in every try": (2, {CLEAR}, lambda *_: [Answer(stop_after=1000, waits_for_release=True)] * 3),
 }
+PROXIED: dict[str, tuple[int, set[str], list[Answer]]] = {
+    "through a proxy": (5, {RIGHT}, []),
+    "through a proxy, cut": (5, {RIGHT}, [Answer(stop_after=SIZE // 2)]),
+    "a proxy that wants a password (407)": (5, {CLEAR}, [Answer(status=407)]),
+    "a proxy that cannot reach the server (502)": (5, {CLEAR}, [Answer(status=502)] * 3),
+}
 
 
 def one_bit_wrong(source: random.Random) -> bytes:
@@ -157,3 +179,12 @@ def rows(count: int | None) -> Iterator[Row]:
             source = random.Random(tried)
             tries = ((number, attempt(server, fault(server, source))) for number in range(at_most(times, count)))
             yield tally(tried, tries, wanted)
+        for tried, (times, wanted, answers) in PROXIED.items():
+            tries = ((number, through_a_proxy(server, answers)) for number in range(at_most(times, count)))
+            yield tally(tried, tries, wanted)
+        with socket.socket() as unused:  # nobody listens there
+            unused.bind(("127.0.0.1", 0))
+            nobody = {"http_proxy": f"http://127.0.0.1:{unused.getsockname()[1]}", "no_proxy": ""}
+            yield tally("a proxy that is not there", [(0, attempt(server, [], **nobody))], {CLEAR})
+            past = {**nobody, "no_proxy": "127.0.0.1"}
+            yield tally("a host that no_proxy excepts from it", [(0, attempt(server, [], **past))], {RIGHT})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 # of repetitions of anything; None means what the issue asks for.
 SECTIONS = {
     "downloads": "weight files from a server that misbehaves",
+    "caches": "the folder of weight files: shared, full, read-only, obstructed",
 }
 
 
