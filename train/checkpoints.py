@@ -13,11 +13,11 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from flaxapps.manifests import difference, read_manifest, write_manifest
 from flaxapps.model import Model
 from flaxapps.reports import replacing
 from train.datasets import Dataset
 from train.errors import CheckpointError
-from train.manifests import difference, read_manifest, write_manifest
 from train.position import Position
 from train.state import TrainState
 

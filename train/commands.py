@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flaxapps.cli import PREPROCESSING
 from flaxapps.config import keep_compilations
 from flaxapps.image import INTERPOLATIONS
+from flaxapps.options import PREPROCESSING
 from train.planning import ARGUMENTS_FILE, DEFAULT_RATES
 
 DESCRIPTION = """Trains a network for classes of your own, in the two phases that Keras documents: first a new head on

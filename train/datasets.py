@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from train.manifests import fingerprint_of
+from flaxapps.manifests import fingerprint_of
 from train.pipeline import pipeline
 
 Batches = Iterator[tuple[NDArray[Any], NDArray[Any]]]
@@ -31,7 +31,7 @@ class Dataset(Protocol):
         ...
 
     def manifest(self) -> dict[str, str]:
-        """What the fingerprint is made of, for `train.manifests.difference`."""
+        """What the fingerprint is made of, for `flaxapps.manifests.difference`."""
         ...
 
     def __len__(self) -> int:

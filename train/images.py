@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flaxapps.image import INTERPOLATIONS, ImageError, img_to_array, load_img
+from flaxapps.manifests import fingerprint_of
 from train.datasets import Batches
-from train.manifests import fingerprint_of
 from train.pipeline import pipeline
 
 CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import train
-from train.manifests import difference, read_manifest, write_manifest
+from flaxapps.manifests import difference, read_manifest, write_manifest
 from train.pipeline import pipeline
 
 

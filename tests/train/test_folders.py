@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 import train
+from flaxapps.manifests import difference
 from train.splits import split_indices
 
 KERAS_FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -181,7 +182,7 @@ def test_a_changed_folder_has_another_fingerprint_and_the_difference_is_told(fol
     (folder / "Zebra" / "3.jpg").write_bytes(b"damaged")
     after = train.image_folder(folder, image_size=(8, 9))
     assert after.fingerprint != before.fingerprint
-    lines = train.manifests.difference(manifest, after.manifest())
+    lines = difference(manifest, after.manifest())
     changed = [line.partition(":")[0] for line in lines]
     assert changed == ["file cat/b.png", "file cat/new.bmp", "images", "file Zebra/3.jpg"]
     assert lines[-1].endswith("is class 0, 7 bytes")
