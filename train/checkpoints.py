@@ -16,6 +16,7 @@ import numpy as np
 from flaxapps.manifests import difference, read_manifest, write_manifest
 from flaxapps.model import Model
 from flaxapps.reports import replacing
+from train.checksums import check_seal, sealed
 from train.datasets import Dataset
 from train.errors import CheckpointError
 from train.position import Position
@@ -55,9 +56,10 @@ class Checkpoints:
     """The folder of a run: numbered by step, a folder each, with what the run is beside them.
 
     A checkpoint holds "variables", a tree as `Model.apply` takes it; "training", the arrays of the optimizer and the
-    random key; and "position", JSON with the place in the data, the history and the description of the run. It is
-    written in the background under another name and renamed when it is whole, so that a process may be killed at any
-    moment. Kept are the newest two and the best.
+    random key; and "position", JSON with the place in the data, the history, the description of the run and checksums
+    of all this: the formats of arrays have none, and a bit that a disk loses would train on unseen. It is written in
+    the background under another name and renamed when it is whole, so that a process may be killed at any moment. Kept
+    are the newest two and the best.
     """
 
     def __init__(self, folder: str | os.PathLike[str], description: Mapping[str, Any], data: Dataset):
@@ -151,6 +153,8 @@ class Checkpoints:
         arguments = self._orbax.args
         # Copies: the next step uses the arrays up while they are still being written.
         variables, training = jax.tree.map(jax.numpy.copy, _split(state))
+        record = {"position": position.to_json(), "run": self._description}
+        record = sealed(record, {"variables": variables, "training": training})
         self._preservation.best_step = best_step
         try:
             self._manager.wait_until_finished()
@@ -161,7 +165,7 @@ class Checkpoints:
                 args=arguments.Composite(
                     variables=arguments.StandardSave(variables),
                     training=arguments.StandardSave(training),
-                    position=arguments.JsonSave({"position": position.to_json(), "run": self._description}),
+                    position=arguments.JsonSave(record),
                 ),
                 force=True,
             )
@@ -192,8 +196,9 @@ class Checkpoints:
                     position=arguments.JsonRestore(),
                 ),
             )
-            position = Position.from_json(restored["position"]["position"])
-            return _join(state, restored["variables"], restored["training"]), position
+            record = restored["position"]
+            check_seal(record, {name: restored[name] for name in ("variables", "training")})
+            return _join(state, restored["variables"], restored["training"]), Position.from_json(record["position"])
         except Exception as error:  # Orbax and its stores raise all kinds
             raise CheckpointError(
                 f"The checkpoint {self.folder / str(step)} cannot be read ({type(error).__name__}: {error})"

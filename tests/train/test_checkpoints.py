@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -151,7 +152,23 @@ def lose_arrays(folder):
             path.unlink()
 
 
-@pytest.mark.parametrize("harm", [damage, *(pytest.param(harm, marks=pytest.mark.slow) for harm in (cut, lose_arrays))])
+def mix(folder):
+    """The arrays of the step before, whole and readable. Single bits are flipped by `tests.faults`."""
+    shutil.rmtree(folder / "variables")
+    shutil.copytree(folder.with_name(str(int(folder.name) - 1)) / "variables", folder / "variables")
+
+
+def change_position(folder):
+    path = folder / "position" / "metadata"
+    record = json.loads(path.read_text())
+    record["position"]["batch"] += 1
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [damage, mix, change_position, *(pytest.param(harm, marks=pytest.mark.slow) for harm in (cut, lose_arrays))],
+)
 def test_a_broken_checkpoint_falls_back_to_the_one_before(model, whole, tmp_path, harm):
     options = OPTIONS | {"checkpoint_dir": tmp_path, "checkpoint_every": 1}
     with pytest.raises(StopError):
