@@ -1,6 +1,15 @@
-"""Looks at the heaps of strings in an HDF5 file before libhdf5 does, which a damaged one makes loop for ever (2.0)."""
+"""Looks at the heaps of strings in an HDF5 file before libhdf5 does, which a damaged one makes loop for ever (2.0).
 
+Numbers are nearly all of a file, and heaps are in what little remains. So arrays are found first, which needs no heap;
+then the rest is searched, and strings are read from a view of the file in which the arrays are blank.
+"""
+
+import bisect
+import io
+import itertools
+import os
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from weight_port.errors import WeightError
@@ -10,29 +19,73 @@ LARGEST = 1 << 28
 BLOCK = 1 << 18
 
 
-def check_heaps(file: Any) -> None:
-    """Finds every global heap (HDF5 File Format Specification, III.E) and walks through it.
+class WithoutArrays(io.RawIOBase):
+    """A view of a file in which some ranges read as zeros.
 
     Args:
-        file: A binary file at its beginning; it is left anywhere.
+        file: A binary file.
+        ranges: First byte and the byte after the last, of each; in order and apart from each other.
+    """
+
+    def __init__(self, file: Any, ranges: Sequence[tuple[int, int]] = ()):
+        self._file, self._ranges, self._position = file, ranges, 0
+        self._stops = [stop for _, stop in ranges]
+        self._size = file.seek(0, os.SEEK_END)
+
+    def gaps(self) -> Iterator[tuple[int, int]]:
+        """The ranges between those that read as zeros."""
+        edges = [0, *itertools.chain.from_iterable(self._ranges), self._size]
+        return ((start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of any file."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = origin + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """As of any file."""
+        view, start = memoryview(buffer).cast("B"), self._position
+        self._file.seek(start)
+        count: int = self._file.readinto(view)
+        for first, stop in self._ranges[bisect.bisect_right(self._stops, start) :]:
+            if first >= start + count:
+                break
+            blank = slice(max(first - start, 0), min(stop - start, count))
+            view[blank] = bytes(blank.stop - blank.start)
+        self._position += count
+        return count
+
+
+def check_heaps(file: WithoutArrays) -> None:
+    """Finds every global heap (HDF5 File Format Specification, III.E) outside the arrays and walks through it.
+
+    Args:
+        file: The file; it is left anywhere.
 
     Raises:
         WeightError: A heap is damaged.
     """
-    block = bytearray(BLOCK)
-    kept = len(MAGIC) - 1  # bytes of one block that stay before the next: a heap may begin in both
-    place = -kept
-    while count := file.readinto(memoryview(block)[kept:]):
-        found = block.find(MAGIC, 0, kept + count)
-        while found >= 0:
-            _check_heap(file, place + found)
-            file.seek(place + kept + count)
-            found = block.find(MAGIC, found + 1, kept + count)
-        block[:kept] = block[count : count + kept]
-        place += count
+    overlap = len(MAGIC) - 1  # bytes of one block that stay before the next: a heap may begin in both
+    for start, stop in file.gaps():
+        for place in range(start, stop, BLOCK):
+            file.seek(place)
+            block = file.read(min(BLOCK + overlap, stop - place))
+            found = block.find(MAGIC)
+            while found >= 0:
+                _check_heap(file, place + found)
+                found = block.find(MAGIC, found + 1)
 
 
-def _check_heap(file: Any, place: int) -> None:
+def _check_heap(file: WithoutArrays, place: int) -> None:
     file.seek(place)
     head = file.read(16)
     size = int.from_bytes(head[8:], "little")

@@ -1,7 +1,10 @@
 """Reads the weights of a model from a file: match, check, then read."""
 
+import math
 import os
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ from weight_port.errors import WeightError
 from weight_port.layout import ROTATED_IN_THEANO, ModelLike, Target, all_targets
 from weight_port.matching import Match, match_by_name, match_by_order
 from weight_port.readers import LegacyFile, open_weights
+
+LARGE_ARRAY = 1 << 16  # numbers
 
 
 def load_weights(
@@ -41,11 +46,11 @@ def load_weights(
             matches = (match_by_name if by_name else match_by_order)(file, model)
             matches, skipped = _split_by_shape(matches, skip_mismatch)
             theano = isinstance(file, LegacyFile) and file.backend == "theano"
-            for target, stored in matches:
+            for (target, _), array in zip(matches, _read(matches), strict=True):
                 branch = tree
                 for key in target.path[:-1]:
                     branch = branch.setdefault(key, {})
-                branch[target.path[-1]] = _convert(stored.read(integers=target.variable == "count"), target, theano)
+                branch[target.path[-1]] = _convert(array, target, theano)
         except WeightError as error:
             message = f"{os.fspath(path)} does not fit: {error.message}"
             raise WeightError(message, error.missing, error.unexpected, error.misshapen) from error.__cause__
@@ -53,6 +58,18 @@ def load_weights(
         warnings.warn(f"{os.fspath(path)}: other shapes, left fresh: {', '.join(skipped)}", stacklevel=2)
     complete = len(matches) == len(all_targets(model.layers))
     return tree if complete else model.init_variables(base=tree)
+
+
+def _read(matches: list[Match]) -> Iterator[NDArray[np.float32]]:
+    """All arrays, in order; large ones by two threads, since finding memory for them takes most of the time."""
+    with ThreadPoolExecutor(2) as threads:
+        large = {
+            index: threads.submit(stored.read)
+            for index, (_, stored) in enumerate(matches)
+            if math.prod(stored.shape) > LARGE_ARRAY
+        }
+        for index, (target, stored) in enumerate(matches):
+            yield large.pop(index).result() if index in large else stored.read(integers=target.variable == "count")
 
 
 def _split_by_shape(matches: list[Match], skip_mismatch: bool) -> tuple[list[Match], list[str]]:

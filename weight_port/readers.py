@@ -4,21 +4,24 @@ Nothing is read here but names and shapes: arrays are read when asked for, each 
 Sources: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py (Keras 3.15).
 """
 
+import dataclasses
+import functools
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
-from h5py import h5a, h5g, h5l, h5o
+import numpy as np
+from h5py import h5a, h5g, h5l, h5o, h5t
 
 from weight_port.archives import CONFIG_MEMBER, ZIP_MAGIC, check_ratio, weights_in_archive
 from weight_port.arrays import DAMAGE, StoredArray, check_places, open_array
 from weight_port.errors import WeightError
-from weight_port.heaps import check_heaps
+from weight_port.heaps import WithoutArrays, check_heaps
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 CONFIG_LIMIT = 1 << 28
@@ -45,8 +48,8 @@ class LegacyFile:
     """
 
     layers: tuple[StoredLayer, ...]
-    keras_version: str
-    backend: str
+    keras_version: str = "1"
+    backend: str = ""
 
     @property
     def all_arrays(self) -> list[StoredArray]:
@@ -64,7 +67,7 @@ class TreeFile:
     """
 
     arrays: dict[tuple[tuple[str, ...], int], StoredArray]
-    names: dict[tuple[str, ...], str]
+    names: dict[tuple[str, ...], str] = dataclasses.field(default_factory=dict)
 
     @property
     def all_arrays(self) -> list[StoredArray]:
@@ -107,12 +110,14 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile
             if magic.startswith(ZIP_MAGIC):
                 source: Any = weights_in_archive(file, path)
             elif magic == HDF5_MAGIC:
-                source = path
+                source = file
             else:
                 raise WeightError(f"{path} is neither an HDF5 file nor a .keras archive (it starts with {magic!r})")
-            root = _open_checked(source, stack)
-            contents = _describe(root, path)
-            check_places(contents.all_arrays, root)
+            root = stack.enter_context(h5py.File(path if source is file else source, "r"))
+            contents = _describe(root, path, functools.cache(lambda: check_heaps(WithoutArrays(source))))
+            without_arrays = WithoutArrays(source, check_places(contents.all_arrays, root))
+            check_heaps(without_arrays)
+            contents = _add_strings(contents, stack.enter_context(h5py.File(without_arrays, "r")))
         yield contents
 
 
@@ -142,8 +147,10 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
                     check_ratio(archive.getinfo(CONFIG_MEMBER), path)
                     text = archive.read(CONFIG_MEMBER)
         else:
-            with ExitStack() as stack:
-                text = _open_checked(path, stack).attrs.get("model_config")
+            with open(path, "rb") as file:
+                check_heaps(WithoutArrays(file))
+            with h5py.File(path, "r") as root:
+                text = root.attrs.get("model_config")
         if text is None:
             raise WeightError(f"{path} holds no model configuration: build the network and use load_weights")
         config = json.loads(text)
@@ -152,53 +159,51 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
-def _open_checked(source: Any, stack: ExitStack) -> h5py.File:
-    """Opens an HDF5 file after a look at its heaps of strings: damage to them makes libhdf5 2.0 loop for ever.
-
-    Raises:
-        WeightError: A heap is damaged.
-    """
-    if isinstance(source, str):
-        with open(source, "rb") as file:
-            check_heaps(file)
-    else:
-        check_heaps(source)
-        source.seek(0)
-    return stack.enter_context(h5py.File(source, "r"))
-
-
-def _describe(root: h5py.File, path: str) -> LegacyFile | TreeFile:
+def _describe(root: h5py.File, path: str, check: Callable[[], None]) -> LegacyFile | TreeFile:
+    """The arrays of a file; no heap of strings is used before `check` has looked at all of them."""
     group = root.get("model_weights", root)
     if _has_names(group.id, "layer_names"):
-        return _legacy(group)
-    for layers in map(bytes.decode, LAYERS):
-        if layers in root:
-            return _tree(root[layers])
+        return LegacyFile(tuple(_legacy_layers(group.id, check)))
+    for layers in LAYERS:
+        if layers in root.id:
+            return _tree(root.id, layers)
     raise WeightError(f"{path} is an HDF5 file, but not one with weights of Keras: it holds {sorted(root)[:10]}")
 
 
-def _legacy(group: h5py.Group) -> LegacyFile:
-    layers = []
-    for name in [*_names(group.id, "layer_names"), "top_level_model_weights"]:
-        if name == "top_level_model_weights" and name not in group:
+def _add_strings(contents: LegacyFile | TreeFile, root: h5py.File) -> LegacyFile | TreeFile:
+    """What a file says of itself in strings, which are in heaps."""
+    if isinstance(contents, LegacyFile):
+        attributes = root.get("model_weights", root).attrs
+        version, backend = attributes.get("keras_version", "1"), attributes.get("backend", "")
+        return dataclasses.replace(contents, keras_version=_text(version), backend=_text(backend))
+    names = {
+        path: _text(_attribute(h5o.open(root.id, place.encode()), b"name")) for path, place in contents.names.items()
+    }
+    return dataclasses.replace(contents, names=names)
+
+
+def _legacy_layers(group: h5g.GroupID, check: Callable[[], None]) -> Iterator[StoredLayer]:
+    names = _names(group, "layer_names", check)
+    for name in [*names, "top_level_model_weights"]:
+        if name == "top_level_model_weights" and name.encode() not in group:
             continue
-        layer = h5o.open(group.id, name.encode())
-        arrays = tuple(open_array(layer, array, f"{name}/{array}") for array in _names(layer, "weight_names"))
-        if arrays:
-            layers.append(StoredLayer(name, arrays))
-    version = _text(group.attrs.get("keras_version", "1"))
-    return LegacyFile(tuple(layers), version, _text(group.attrs.get("backend", "")))
+        layer = h5o.open(group, name.encode())
+        stored = _names(layer, "weight_names", check)
+        if stored:
+            yield StoredLayer(name, tuple(open_array(layer, array, f"{name}/{array}") for array in stored))
 
 
-def _tree(root: h5py.Group) -> TreeFile:
+def _tree(root: h5g.GroupID, top: bytes) -> TreeFile:
+    """All arrays of a file of Keras 3, and for the time being the places of names where the names will be."""
     arrays: dict[tuple[tuple[str, ...], int], StoredArray] = {}
     names: dict[tuple[str, ...], str] = {}
 
-    def visit(group: h5g.GroupID, path: tuple[str, ...]) -> None:
+    def visit(group: h5g.GroupID, place: str, path: tuple[str, ...]) -> None:
         if len(path) > DEEPEST:
             raise WeightError(f"Models are nested more than {DEEPEST} deep, or a group is linked into itself")
         for key in group:
-            below = (*path, key.decode())
+            name = key.decode()
+            below = (*path, name)
             child = _open_group(group, key) if key != b"seed_generator" else None
             if child is None:
                 continue
@@ -206,16 +211,16 @@ def _tree(root: h5py.Group) -> TreeFile:
             variables = _open_group(child, b"vars") if b"vars" in inside else None
             if variables is not None:
                 if h5a.exists(variables, b"name"):
-                    names[below] = _text(h5py.Group(variables).attrs["name"])
+                    names[below] = f"{place}/{name}/vars"
                 for number in map(bytes.decode, variables):
                     label = "/".join((*below, "vars", number))
                     arrays[below, int(number)] = open_array(variables, number, label)
-            layers = next((name for name in LAYERS if name in inside), None)
-            inner = _open_group(child, layers) if layers else None
-            if inner is not None:
-                visit(inner, below)
+            for layers in [each for each in LAYERS if each in inside][:1]:
+                inner = _open_group(child, layers)
+                if inner is not None:
+                    visit(inner, f"{place}/{name}/{layers.decode()}", below)
 
-    visit(root.id, ())
+    visit(h5o.open(root, top), top.decode(), ())
     return TreeFile(arrays, names)
 
 
@@ -231,17 +236,29 @@ def _has_names(group: h5g.GroupID, attribute: str) -> bool:
     return any(h5a.exists(group, name.encode()) for name in (attribute, f"{attribute}0"))
 
 
-def _names(group: h5g.GroupID, attribute: str) -> list[str]:
+def _names(group: h5g.GroupID, attribute: str, check: Callable[[], None]) -> list[str]:
     """A list of names; HDF5 limits attributes to 64 KB, so Keras splits long lists into layer_names0, ..."""
-    stored = h5py.Group(group).attrs
     if h5a.exists(group, attribute.encode()):
-        return [_text(name) for name in stored[attribute]]
+        return [_text(name) for name in _attribute(group, attribute.encode(), check)]
     names: list[str] = []
     part = 0
-    while h5a.exists(group, f"{attribute}{part}".encode()):
-        names += [_text(name) for name in stored[f"{attribute}{part}"]]
+    while h5a.exists(group, place := f"{attribute}{part}".encode()):
+        names += [_text(name) for name in _attribute(group, place, check)]
         part += 1
     return names
+
+
+def _attribute(group: h5g.GroupID, name: bytes, check: Callable[[], None] = lambda: None) -> Any:
+    """The value of an attribute; `check` is called if it is in a heap, as strings of variable length are."""
+    attribute = h5a.open(group, name)
+    kind = attribute.get_type()
+    fixed = isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str()
+    if not fixed and not isinstance(kind, h5t.TypeFloatID):  # of floats is a list without names
+        check()
+        return h5py.Group(group).attrs[name.decode()]
+    values = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(values)
+    return values[()]
 
 
 def _text(value: str | bytes) -> str:

@@ -205,6 +205,24 @@ def test_damaged_heap_of_names(length, contents, read, tmp_path):
         check_refused_soon(read, tmp_path / name, "heap of strings", ("weights",))
 
 
+def test_damaged_heap_inside_an_array(contents, read, tmp_path):
+    """Arrays are not searched for heaps, so strings said to be in one must not be looked for there."""
+    content = bytearray(contents[".weights.h5"])
+    heap = content.index(b"GCOL")
+    size = struct.unpack_from("<Q", content, heap + 8)[0]
+    damaged = content[heap : heap + size]
+    struct.pack_into("<Q", damaged, 88, 0)
+    path = tmp_path / "model.weights.h5"
+    path.write_bytes(content)
+    with h5py.File(path, "a") as file:
+        file["layers/dense/vars/2"] = np.frombuffer(bytes(damaged), "<f4")
+        place = file["layers/dense/vars/2"].id.get_offset()
+    content = path.read_bytes()
+    assert content.count(struct.pack("<Q", heap)) > 1
+    path.write_bytes(content.replace(struct.pack("<Q", heap), struct.pack("<Q", place)))
+    check_refused_soon(read, path, "damaged", ("weights",))
+
+
 def check_refused_soon(read, path, says="", kinds=("weights", "config")):
     start = time.monotonic()
     found = read(path)
