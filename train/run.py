@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from flaxapps.inference import Function
 from train.checkpoints import Checkpoints
@@ -21,7 +20,10 @@ from train.interruption import Interruption
 from train.losses import Objective
 from train.parallel import Placement, StepFunction
 from train.position import Position
+from train.soundness import all_finite, describe_batch
 from train.state import TrainState
+
+CAUSES = "Usual causes are a learning rate that is too high, or images of another range than the network takes."
 
 
 class InterruptedRun(Exception):  # noqa: N818  (fit turns it into Interrupted)
@@ -33,7 +35,8 @@ class Pending(NamedTuple):
 
     sums: dict[str, Any]
     position: Position
-    examples: int
+    images: Any
+    labels: Any
 
 
 @dataclass
@@ -99,7 +102,7 @@ class Run:
             self.state, sums = self.step(self.state, *batch)
             self.settle()
             self.position = self.position.after_step()
-            self.pending = Pending(sums, self.position, len(labels))
+            self.pending = Pending(sums, self.position, images, labels)
             due = self.save_every is not None and self.position.step % self.save_every == 0
             if due or self.interruption.received is not None:
                 self.settle()
@@ -112,13 +115,15 @@ class Run:
         """Waits for the values of the step before, adds them up and tells the callbacks."""
         if self.pending is None:
             return
-        sums, position, examples = self.pending
+        sums, position, images, labels = self.pending
         self.pending = None
         fetched = fetch_sums(sums)
         if not math.isfinite(fetched["loss"].total):
-            self._stop(f"The loss is {fetched['loss'].value} at step {position.step}")
+            loss = f"The loss is {fetched['loss'].value} at step {position.step}"
+            broken = describe_batch(images, labels)
+            self._stop(loss, f"In its batch {broken}." if broken else f"Its images and labels are finite. {CAUSES}")
         self.position = self.position._replace(sums=add_fetched(self.position.sums, fetched))
-        self._tell(StepEnd(position.step, position.epoch, position.batch, examples, values_of(fetched)))
+        self._tell(StepEnd(position.step, position.epoch, position.batch, len(labels), values_of(fetched)))
 
     def end_epoch(self) -> bool:
         """Evaluates, extends the history, saves and tells the callbacks.
@@ -127,7 +132,7 @@ class Run:
             Whether a callback wants the run to stop.
 
         Raises:
-            TrainingError: There was no batch, or a parameter is NaN or infinite.
+            TrainingError: There was no batch, or a parameter or statistic is NaN or infinite.
             InterruptedRun: A signal came.
         """
         if not self.position.sums:
@@ -158,8 +163,8 @@ class Run:
 
     def save(self) -> None:
         """Writes a checkpoint, where there are any, of a state that is found to be sound."""
-        if not _all_finite(self.state.params):
-            self._stop(f"A parameter is NaN or infinite after step {self.position.step}")
+        if not all_finite((self.state.params, self.state.batch_stats)):
+            self._stop(f"A parameter or a moving statistic is NaN or infinite after step {self.position.step}", CAUSES)
         if self.checkpoints is not None:
             best = self.best.best_epoch(self.position.history)
             best_step = None if best is None else self.position.epoch_steps[best]
@@ -184,17 +189,11 @@ class Run:
         answers = [callback(event) for callback in self.callbacks]
         return True in answers
 
-    def _stop(self, what: str) -> None:
+    def _stop(self, what: str, why: str) -> None:
         saved = self.last_checkpoint()
         raise TrainingError(
-            f"{what} (epoch {self.position.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. Usual "
-            "causes are a learning rate that is too high, or images or labels that hold NaN."
+            f"{what} (epoch {self.position.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
         )
-
-
-@jax.jit
-def _all_finite(params: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
 
 
 def _learning_rate(optimizer_state: Any) -> dict[str, float]:

@@ -120,13 +120,29 @@ def test_signals_save_and_stop(model, whole, tmp_path, number):
     assert result.history == whole.history
 
 
-def test_nan_names_the_last_good_checkpoint(model, tmp_path):
+def test_nan_names_the_last_good_checkpoint_and_the_examples(model, tmp_path):
     batch = DATA[0][:16], DATA[1][:16]
-    broken = np.full_like(batch[0], np.nan), batch[1]
+    broken = batch[0].copy()
+    broken[3, 0], broken[7, 2, 2] = np.nan, np.inf
     with pytest.raises(train.TrainingError, match="loss is nan at step 3 ") as error:
-        fit([batch, batch, broken, batch], model, checkpoint_dir=tmp_path, checkpoint_every=1)
+        fit([batch, batch, (broken, batch[1]), batch], model, checkpoint_dir=tmp_path, checkpoint_every=1)
     assert f"last good checkpoint: {tmp_path / '2'}." in str(error.value)
+    assert "the images of examples 3, 7 hold NaN or infinity (counted from 0, of 16)" in str(error.value)
     assert steps_in(tmp_path) == [1, 2]
+
+
+def test_nan_of_finite_data_is_told_as_such(model, tmp_path):
+    with pytest.raises(train.TrainingError, match=r"images and labels are finite.*learning rate"):
+        fit(DATA, model, optimizer=optax.sgd(1e20), checkpoint_dir=tmp_path, checkpoint_every=1)
+    assert steps_in(tmp_path)
+
+
+def test_statistics_that_overflow_are_not_saved(model, tmp_path):
+    images = DATA[0].copy()
+    images[0] = 1e30  # its variance is infinite, which BatchNormalization divides by: the loss stays finite
+    with pytest.raises(train.TrainingError, match="moving statistic is NaN or infinite after step"):
+        fit((images, DATA[1]), model, checkpoint_dir=tmp_path)
+    assert steps_in(tmp_path) == []
 
 
 def damage(folder):

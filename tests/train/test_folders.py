@@ -185,4 +185,25 @@ def test_a_changed_folder_has_another_fingerprint_and_the_difference_is_told(fol
     lines = difference(manifest, after.manifest())
     changed = [line.partition(":")[0] for line in lines]
     assert changed == ["file cat/b.png", "file cat/new.bmp", "images", "file Zebra/3.jpg"]
-    assert lines[-1].endswith("is class 0, 7 bytes")
+    assert "is class 0, 7 bytes, CRC-32 " in lines[-1]
+
+
+def test_a_file_changed_to_another_of_the_same_size_is_seen(folder):
+    before = train.image_folder(folder, image_size=8).manifest()
+    file = folder / "Zebra" / "3.jpg"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (line,) = difference(before, train.image_folder(folder, image_size=8).manifest())
+    assert line.count("CRC-32") == 2
+    assert "Zebra/3.jpg" in line
+
+
+def test_of_a_large_folder_some_files_are_read_and_the_same_ones_when_another_is_added(folder, monkeypatch):
+    for number in range(40):
+        (folder / "cat" / f"{number}.png").write_bytes(bytes(1000))
+    monkeypatch.setattr("train.images.HASHED_BYTES", 12_000)
+    before = train.image_folder(folder, image_size=8).manifest()
+    assert 2 < sum("CRC-32" in entry for entry in before.values()) < 30
+    (folder / "cat" / "new.png").write_bytes(bytes(1000))
+    (line,) = difference(before, train.image_folder(folder, image_size=8).manifest())
+    assert line.startswith("file cat/new.png: is new")

@@ -188,7 +188,7 @@ def test_nan_stops_with_the_step():
     images[:] = np.where(np.arange(36)[:, None, None, None] == 7, np.nan, images)
     with pytest.raises(train.TrainingError, match=r"loss is nan at step [123] \(epoch 1\).*none was written"):
         fit((images, DATA[1]))
-    with pytest.raises(train.TrainingError, match="parameter is NaN or infinite after step 1"):
+    with pytest.raises(train.TrainingError, match="parameter or a moving statistic is NaN or infinite after step 1"):
         fit((DATA[0][:16], DATA[1][:16]), optimizer=optax.sgd(float("inf")))
 
 

@@ -39,7 +39,7 @@ def test_absolute_paths_and_one_file_many_times(folder):
     images, labels = next(data.batches(3, seed=None))
     assert images[:, 0, 0, 0].tolist() == [2, 3, 3]
     assert labels.tolist() == [0, 1, 1]
-    assert data.manifest()["file 3.png"].endswith("bytes, 2 times")
+    assert data.manifest()["file 3.png"].endswith(", 2 times")
 
 
 def test_numbers_are_sorted_as_numbers(folder):
