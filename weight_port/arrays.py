@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -16,12 +15,11 @@ from lzma import LZMAError
 
 import h5py
 import numpy as np
-from h5py import h5d, h5fd, h5g, h5i, h5l, h5o, h5s, h5t
+from h5py import h5d, h5g, h5i, h5l, h5o, h5s, h5t
 from numpy.typing import NDArray
 
 from weight_port.errors import WeightError
 
-LITTLE_ENDIAN = sys.byteorder == "little" and hasattr(os, "preadv")
 ALIGNMENT = 64  # what XLA wants of a buffer, to use it without a copy
 # What h5py, zipfile and json raise on files that are not what they seem.
 DAMAGE = (
@@ -49,11 +47,12 @@ class StoredArray:
         """Type of its numbers in the file; Keras stores "bfloat16" as two bytes of no type, with a note."""
         return "bfloat16" if self._is_bfloat16() else str(self.id.dtype)
 
-    def read(self, integers: bool = False) -> NDArray[np.float32]:
+    def read(self, integers: bool = False, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Reads the array as float32 into aligned memory.
 
         Args:
             integers: Whether the array may hold integers, as counters do.
+            out: The memory, from `aligned`; by default it is looked for here.
 
         Raises:
             WeightError: The bytes cannot be read, or are not numbers of the right kind.
@@ -63,10 +62,8 @@ class StoredArray:
                 if self._is_bfloat16():
                     return self._read_bfloat16()
                 self._check_numbers(integers)
-            elif self._is_on_disk():
-                return self._read_from_disk()
-            result = _aligned(self.shape)
-            if result.size:
+            result = aligned(self.shape) if out is None else out
+            if result.size and not (self.is_large and self._read_from_disk(result)):
                 self.id.read(h5s.ALL, h5s.ALL, result, h5t.NATIVE_FLOAT)
         except WeightError:
             raise
@@ -74,28 +71,32 @@ class StoredArray:
             raise WeightError(f"{self.name} cannot be read: {error}") from error
         return result
 
-    def _is_on_disk(self) -> bool:
-        """Whether the array lies in a file, not an archive, in one piece and as this machine wants it."""
-        file = h5i.get_file_id(self.id)
-        return self.id.get_offset() is not None and file.get_access_plist().get_driver() == h5fd.SEC2 and LITTLE_ENDIAN
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes some time to read, so that two threads read two of them sooner."""
+        return math.prod(self.shape) > 1 << 16
 
-    def _read_from_disk(self) -> NDArray[np.float32]:
-        """Past libhdf5, which lets only one thread read at a time."""
-        result = _aligned(self.shape)
+    def _read_from_disk(self, result: NDArray[np.float32]) -> bool:
+        """Past libhdf5, which serves one thread at a time; not what is in pieces, in an archive or of other bytes."""
         start, unread = self.id.get_offset(), result.reshape(-1).view(np.uint8)
-        descriptor = h5i.get_file_id(self.id).get_vfd_handle()
+        if start is None or self.id.get_type() != h5t.NATIVE_FLOAT or not hasattr(os, "preadv"):
+            return False
+        try:
+            descriptor = h5i.get_file_id(self.id).get_vfd_handle()
+        except RuntimeError:  # a part of an archive
+            return False
         while unread.size:
             count = os.preadv(descriptor, [unread.data], start)
             if not count:
                 raise OSError("the file ends before the array does")
             start, unread = start + count, unread[count:]
-        return result
+        return True
 
     def _is_bfloat16(self) -> bool:
         return bool(self.id.dtype == np.dtype("V2") and h5py.Dataset(self.id).attrs.get("dtype") == "bfloat16")
 
     def _read_bfloat16(self) -> NDArray[np.float32]:
-        result = _aligned(self.shape)
+        result = aligned(self.shape)
         wide = h5py.Dataset(self.id)[()].view(np.uint16).astype(np.uint32) << 16  # the upper half of float32
         result[...] = wide.view(np.float32)
         return result
@@ -171,7 +172,8 @@ def _is_elsewhere(dataset: h5d.DatasetID) -> bool:
     return bool(properties.get_layout() == h5d.VIRTUAL or properties.get_external_count())
 
 
-def _aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
+def aligned(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Memory for an array, which XLA uses without a copy."""
     count = math.prod(shape) * 4
     buffer = np.empty(count + ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT

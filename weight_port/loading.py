@@ -1,6 +1,5 @@
 """Reads the weights of a model from a file: match, check, then read."""
 
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -10,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weight_port.arrays import aligned
 from weight_port.errors import WeightError
 from weight_port.layout import ROTATED_IN_THEANO, ModelLike, Target, all_targets
 from weight_port.matching import Match, match_by_name, match_by_order
 from weight_port.readers import LegacyFile, open_weights
-
-LARGE_ARRAY = 1 << 16  # numbers
 
 
 def load_weights(
@@ -61,13 +59,10 @@ def load_weights(
 
 
 def _read(matches: list[Match]) -> Iterator[NDArray[np.float32]]:
-    """All arrays, in order; large ones by two threads, since finding memory for them takes most of the time."""
+    """All arrays, in order; large ones by two threads, since filling fresh memory takes most of the time."""
+    memory = {index: aligned(stored.shape) for index, (_, stored) in enumerate(matches) if stored.is_large}
     with ThreadPoolExecutor(2) as threads:
-        large = {
-            index: threads.submit(stored.read)
-            for index, (_, stored) in enumerate(matches)
-            if math.prod(stored.shape) > LARGE_ARRAY
-        }
+        large = {index: threads.submit(matches[index][1].read, out=each) for index, each in memory.items()}
         for index, (target, stored) in enumerate(matches):
             yield large.pop(index).result() if index in large else stored.read(integers=target.variable == "count")
 

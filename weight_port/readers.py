@@ -113,7 +113,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[LegacyFile | TreeFile
                 source = file
             else:
                 raise WeightError(f"{path} is neither an HDF5 file nor a .keras archive (it starts with {magic!r})")
-            root = stack.enter_context(h5py.File(path if source is file else source, "r"))
+            root = stack.enter_context(h5py.File(path, "r", "sec2") if source is file else h5py.File(source, "r"))
             contents = _describe(root, path, functools.cache(lambda: check_heaps(WithoutArrays(source))))
             without_arrays = WithoutArrays(source, check_places(contents.all_arrays, root))
             check_heaps(without_arrays)
