@@ -97,7 +97,7 @@ def fit(
 
     Args:
         model: A model with one output.
-        variables: Its variables; they are copied and stay yours.
+        variables: Its variables, which stay yours; what trains is copied, frozen parameters are shared with the result.
         data: (images, labels) arrays, `train.image_folder(...)`, any other `Dataset`, or an iterable of batches.
         optimizer: From Optax, with the learning rate or a schedule of it.
         batch_size: Examples in a batch, over all devices together.
@@ -175,7 +175,7 @@ def fit(
         metrics=metrics,
         prepare=Preparation(augmentation, preprocessing) if augmentation or preprocessing else None,
     )
-    state = placement.replicate(create_state(model, variables, optimizer, frozen, seed))
+    state = placement.replicate(create_state(model, variables, optimizer, frozen, seed, copy_frozen=False))
     position = Position()
     monitor = "loss" if validation is None else "val_loss"
     best = early_stopping or EarlyStopping(monitor, restore_best=False)

@@ -1,7 +1,7 @@
 """Which layers stand still: sets of layer names, and the trees Optax wants of them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -71,7 +71,7 @@ def frozen_layers(
             raise ValueError("The predicate is true of no layer")
         frozen |= picked
     owners = [path[1:] for path, weight in weight_paths(model.graph) if weight.collection == "params"]
-    if frozen and all(_is_under(owner, [_split(name) for name in frozen]) for owner in owners):
+    if frozen and all(_is_under(owner, {_split(name) for name in frozen}) for owner in owners):
         raise ValueError("Every layer that has parameters would be frozen: nothing is left to train")
     return frozenset(frozen)
 
@@ -87,8 +87,8 @@ def _split(name: str) -> Path:
     return tuple(name.split("/"))
 
 
-def _is_under(path: Path, layers: Iterable[Path]) -> bool:
-    return any(path[: len(layer)] == layer for layer in layers)
+def _is_under(path: Path, layers: Collection[Path]) -> bool:
+    return any(path[:length] in layers for length in range(len(path) + 1))
 
 
 def trainable_mask(params: Mapping[str, Any], frozen: Iterable[str]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def trainable_mask(params: Mapping[str, Any], frozen: Iterable[str]) -> dict[str
     Returns:
         A tree of the structure of `params` with a bool at every leaf.
     """
-    stopped = [_split(name) for name in frozen]
+    stopped = {_split(name) for name in frozen}
 
     def trains(path: tuple[Any, ...], _: Any) -> bool:
         return not _is_under(tuple(key.key for key in path), stopped)
@@ -120,7 +120,7 @@ def split_params(params: Mapping[str, Any], frozen: Iterable[str]) -> tuple[dict
     Returns:
         The trainable tree and the frozen tree; `merge_params` is the way back.
     """
-    stopped = [_split(name) for name in frozen]
+    stopped = {_split(name) for name in frozen}
     parts: tuple[dict[Path, Any], dict[Path, Any]] = ({}, {})
     for path, leaf in _flatten(params).items():
         parts[_is_under(path, stopped)][path] = leaf
@@ -171,7 +171,7 @@ def param_labels(
             if label_of.setdefault(_split(name), label) != label:
                 raise ValueError(f"The layer {name!r} is in two groups: {label_of[_split(name)]!r} and {label!r}")
     flat = _flatten(params)
-    unknown = sorted("/".join(layer) for layer in label_of if not any(_is_under(path, [layer]) for path in flat))
+    unknown = sorted("/".join(layer) for layer in label_of if not any(_is_under(path, {layer}) for path in flat))
     if unknown:
         raise ValueError(f"These layers own no parameters here: {unknown}")
     labels: dict[Path, str | None] = {}

@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from train.steps import take_step, train_step
+from train.state import TrainState
+from train.steps import take_step_apart, train_step_apart
 
 AXIS = "batch"
 MODES = ("auto", "jit", "pmap")
@@ -66,24 +67,26 @@ class Placement:
             **options: The keyword arguments of `train_step`.
 
         Returns:
-            A function of the replicated state and what `spread` returns; it uses up its state.
+            A function of the replicated state and what `spread` returns; it uses up its state, all but the frozen
+            parameters, which go on into the next state as they are.
         """
-        if not self.mapped:
-            return functools.partial(train_step, **options)
-        mapped = jax.pmap(
-            functools.partial(take_step, axis_name=AXIS, **options),
-            axis_name=AXIS,
-            in_axes=(None, 0, 0, 0),
-            out_axes=None,
-            donate_argnums=0,
-            devices=self.mesh.devices.tolist(),
-        )
+        compiled: Any = functools.partial(train_step_apart, **options)
+        if self.mapped:
+            compiled = jax.pmap(
+                functools.partial(take_step_apart, axis_name=AXIS, **options),
+                axis_name=AXIS,
+                in_axes=(None, None, 0, 0, 0),
+                out_axes=None,
+                donate_argnums=0,
+                devices=self.mesh.devices.tolist(),
+            )
         count = self.mesh.size
 
-        def step(state: Any, *batch: Any) -> tuple[Any, dict[str, Any]]:
-            parts = jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), batch)
-            result: tuple[Any, dict[str, Any]] = mapped(state, *parts)
-            return result
+        def step(state: TrainState, *batch: Any) -> tuple[TrainState, dict[str, Any]]:
+            if self.mapped:
+                batch = jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), batch)
+            following, sums = compiled(state.replace(frozen_params={}), state.frozen_params, *batch)
+            return following.replace(frozen_params=state.frozen_params), sums
 
         return step
 

@@ -45,6 +45,7 @@ def create_state(
     optimizer: optax.GradientTransformation,
     frozen: frozenset[str] = frozenset(),
     seed: int = 0,
+    copy_frozen: bool = True,
 ) -> TrainState:
     """The state before the first step.
 
@@ -54,6 +55,7 @@ def create_state(
         optimizer: From Optax; it sees the parameters that train and no others.
         frozen: What `frozen_layers` returns.
         seed: Of the random key.
+        copy_frozen: False where steps leave frozen parameters alone, as those of `fit` do: they are not copied then.
 
     Returns:
         The state, at step 0.
@@ -62,15 +64,19 @@ def create_state(
         ValueError: `frozen` names a layer that is not in the model, or leaves no parameter to train.
     """
     check_frozen(model.graph, frozen)
-    copied = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
-    trainable, still = split_params(copied.get("params", {}), frozen)
+    trainable, still = split_params(variables.get("params", {}), frozen)
     if not trainable:
         raise ValueError("No parameter would train: every layer that has some is frozen")
+    trainable = _copy(trainable)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trainable,
-        frozen_params=still,
-        batch_stats=dict(copied.get("batch_stats", {})),
+        frozen_params=_copy(still) if copy_frozen else still,
+        batch_stats=_copy(dict(variables.get("batch_stats", {}))),
         optimizer_state=optimizer.init(trainable),
         key=jax.random.key(seed),
     )
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)

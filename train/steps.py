@@ -129,14 +129,39 @@ def take_step(
     return following, sums
 
 
-train_step = jax.jit(
-    take_step,
-    static_argnames=(
-        "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "axis_name"
-    ),
-    donate_argnames=("state",),
-)  # fmt: skip
+STATIC = "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "axis_name"
+
+train_step = jax.jit(take_step, static_argnames=STATIC, donate_argnames=("state",))
 """`take_step`, compiled: it uses up `state`, and its keyword arguments are static."""
+
+
+def take_step_apart(
+    moving: TrainState,
+    frozen_params: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    **options: Any,
+) -> tuple[TrainState, dict[str, Any]]:
+    """`take_step` with the frozen parameters beside the state, so that they are neither used up nor passed through.
+
+    Args:
+        moving: The state without its frozen parameters.
+        frozen_params: These.
+        images: As `take_step` takes them.
+        labels: As `take_step` takes them.
+        mask: As `take_step` takes it.
+        **options: The keyword arguments of `take_step`.
+
+    Returns:
+        The next state without its frozen parameters, and the sums.
+    """
+    following, sums = take_step(moving.replace(frozen_params=frozen_params), images, labels, mask, **options)
+    return following.replace(frozen_params={}), sums
+
+
+train_step_apart = jax.jit(take_step_apart, static_argnames=STATIC, donate_argnames=("moving",))
+"""`take_step_apart`, compiled: it uses up `moving`, and its keyword arguments are static."""
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "metrics", "preprocess"))

@@ -64,11 +64,23 @@ def test_training_learns_and_validation_is_exact():
     np.testing.assert_allclose(values["loss"], result.history["val_loss"][-1], rtol=1e-5)
 
 
-def test_variables_given_stay_usable():
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("names", [[], ["conv1"]], ids=["", "frozen"])
+def test_variables_given_stay_usable(names, parallel):
     model = small_model()
-    variables = model.init_variables()
-    fit(DATA, model, variables=variables)
-    assert np.isfinite(model.apply(variables, DATA[0])).all()
+    variables = jax.device_put(model.init_variables(), ONE[0])
+    frozen = train.frozen_layers(model, names=names) if names else frozenset()
+    before = jax.device_get(variables)
+    fit(DATA, model, variables=variables, frozen=frozen, parallel=parallel, devices=ONE)
+    assert_same(variables, before)
+
+
+def test_frozen_parameters_are_not_copied():
+    model = small_model()
+    variables = jax.device_put(model.init_variables(), ONE[0])
+    result, _ = fit(DATA, model, variables=variables, frozen=train.frozen_layers(model, names=["conv1"]), devices=ONE)
+    kernels = (each["params"]["conv1"]["kernel"] for each in (variables, result.variables))
+    assert len({kernel.unsafe_buffer_pointer() for kernel in kernels}) == 1
 
 
 @pytest.mark.slow
