@@ -1,96 +1,16 @@
-"""`flaxapps predict`: from photos to named classes."""
+"""The models that commands are given, and whether they classify photos."""
 
-import argparse
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import weight_port
-from flaxapps.compilation import estimate_costs
 from flaxapps.importing import load_architecture
-from flaxapps.inference import known_preprocessing, predict
+from flaxapps.inference import known_preprocessing
 from flaxapps.model import Model
 from flaxapps.network import on_device
-from flaxapps.optimizing import Mode, optimize
-from flaxapps.photos import PhotoFormat, find_photos, photo_format, read_photos
-from flaxapps.precision import with_dtype
-from flaxapps.recipe import read_recipe
+from flaxapps.photos import PhotoFormat, photo_format
 from flaxapps.registry import build_model, get_model, list_models, model_info
-from flaxapps.reports import (
-    describe_error,
-    name_predictions,
-    open_progress,
-    read_labels,
-    replacing,
-    write_costs,
-    write_predictions,
-)
-
-MANY_PHOTOS = 64  # for fewer, compiling the fast form takes longer than it saves
-
-
-def classify_photos(arguments: argparse.Namespace) -> int:
-    """Predicts what is on photos and prints or writes it.
-
-    Args:
-        arguments: Those of the command, as `flaxapps predict --help` says.
-
-    Returns:
-        1 where photos could not be read, else 0.
-
-    Raises:
-        ValueError: The model does not classify photos, or the arguments do not fit it.
-        OSError: A file is not there, or cannot be read or written.
-    """
-    paths = find_photos(arguments.images)
-    recipe = read_recipe(arguments.model)
-    labels = read_labels(arguments.labels) if arguments.labels else recipe.class_names
-    with ExitStack() as stack:
-        output = stack.enter_context(replacing(arguments.output)) if arguments.output else sys.stdout
-        model, load = open_model(recipe.model, arguments.weights)
-        model = with_dtype(model, arguments.dtype) if arguments.dtype else model
-        form = settle_format(model, arguments.size)
-        check_classes(model, labels)
-        option = recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess
-        preprocess = chosen_preprocessing(model, option)
-        mode: Mode = "exact" if arguments.exact or len(paths) < MANY_PHOTOS else "fast"
-        model, variables = optimize(model, load(), mode)
-        if arguments.describe:
-            dtype = "float32" if form.channels == 1 else "uint8"  # as photos are read
-            given: dict[str, Any] = {"dtype": dtype, "preprocess": preprocess, "variables": variables}
-            costs = estimate_costs(model, arguments.batch_size, form.shape, **given)
-            write_costs(sys.stderr, costs, arguments.batch_size)
-        read: list[Path] = []
-        progress = stack.enter_context(open_progress())
-        task = progress.add_task("Predicting", total=len(paths))
-
-        def complain(path: Path, error: Exception) -> None:
-            progress.console.print(f"flaxapps: cannot read {describe_error(error)}")
-            progress.advance(task)
-
-        def batches() -> Iterator[Any]:
-            interpolation = arguments.interpolation or recipe.interpolation or "nearest"
-            options = {
-                "interpolation": interpolation,
-                "draft": arguments.draft,
-                "batch_size": arguments.batch_size,
-            }
-            for files, photos in read_photos(paths, form, unreadable=complain, **options):
-                read.extend(files)
-                yield photos
-                progress.advance(task, len(files))
-
-        options: dict[str, Any] = {"batch_size": arguments.batch_size, "preprocess": preprocess, "optimize": None}
-        scores = predict(model, variables, batches(), **options)
-        progress.stop()
-        write_predictions(output, arguments.format, read, name_predictions(scores, labels, arguments.top))
-    failed = len(paths) - len(read)
-    if failed:
-        print(f"flaxapps: {failed} of {len(paths)} images could not be read", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def open_model(name: str, weights: str | None, **options: Any) -> tuple[Model, Callable[[], Any]]:

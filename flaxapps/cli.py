@@ -265,10 +265,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from flaxapps.classification import classify_photos
+    from flaxapps.predict_command import predict_photos
 
     keep_compilations()
-    return classify_photos(arguments)
+    return predict_photos(arguments)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

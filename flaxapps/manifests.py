@@ -1,4 +1,4 @@
-"""What a dataset is made of, as names and texts: its fingerprint, and how it differs from another."""
+"""What a dataset or a run is made of, as names and texts: its fingerprint, and how it differs from another."""
 
 import gzip
 import hashlib
@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from flaxapps.reports import replacing
 
 ENTRIES_SHOWN = 10
 
@@ -49,12 +51,13 @@ def difference(saved: Mapping[str, str], current: Mapping[str, str]) -> list[str
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Mapping[str, str]) -> None:
-    """Writes a manifest as gzipped JSON; the bytes depend on the manifest alone.
+    """Writes a manifest as gzipped JSON, as a whole or not at all; the bytes depend on the manifest alone.
 
     Raises:
         OSError: The file cannot be written.
     """
-    Path(path).write_bytes(gzip.compress(json.dumps(manifest).encode(), compresslevel=1, mtime=0))
+    with replacing(path, "wb") as stream:
+        stream.write(gzip.compress(json.dumps(manifest).encode(), compresslevel=1, mtime=0))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -67,9 +70,9 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         manifest = json.loads(gzip.decompress(Path(path).read_bytes()))
     except (ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} holds no manifest of a dataset: {error}") from error
+        raise ValueError(f"{path} holds no manifest: {error}") from error
     if not isinstance(manifest, dict):
-        raise ValueError(f"{path} holds no manifest of a dataset but a {type(manifest).__name__}")
+        raise ValueError(f"{path} holds no manifest but a {type(manifest).__name__}")
     return manifest
 
 

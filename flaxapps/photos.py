@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -78,7 +78,7 @@ def find_photos(places: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def read_photos(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     form: PhotoFormat,
     *,
     interpolation: str = "nearest",
@@ -90,7 +90,7 @@ def read_photos(
     """Decodes photos, resized, on several threads, which stay a batch ahead of whoever computes with them.
 
     Args:
-        paths: Image files.
+        paths: Image files; an iterator is read two batches ahead.
         form: The size and layout wanted.
         interpolation: As for `load_img`.
         resize: Brings the shorter side to this many pixels, then cuts the size wanted out of the centre; None resizes
@@ -145,7 +145,7 @@ def read_photos(
         yield files, np.stack(photos)
 
 
-def _ahead(read: Callable[[Path], Result], paths: Sequence[Path], count: int) -> Iterator[tuple[Path, Result]]:
+def _ahead(read: Callable[[Path], Result], paths: Iterable[Path], count: int) -> Iterator[tuple[Path, Result]]:
     """What `read` makes of each path, in order; threads make up to `count` results before they are asked for."""
     threads = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside Python's global lock
     waiting: deque[tuple[Path, Future[Result]]] = deque()

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,10 +75,14 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
     target = Path(path).resolve()  # what a link points to is replaced, not the link
     options = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     direct = target.exists() and not target.is_file()
-    written = target if direct else target.with_name(f".{target.name}.{os.getpid()}.part")
+    # Processes in containers, or on several machines with one disk, may have the same number: it has to be random.
+    written = target if direct else target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with open(written, mode, **options) as stream:  # type: ignore[call-overload]
             yield stream
+            if not direct:  # or a loss of power could leave a file of this name without its contents
+                stream.flush()
+                os.fsync(stream.fileno())
         if not direct:
             os.replace(written, target)
     finally:

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 import flaxapps.classification
+import flaxapps.predicted_files
+import flaxapps.prediction
 from flaxapps import get_model, list_models, load_exported, load_model
 from flaxapps.cli import main
 from flaxapps.decoding import class_names
@@ -316,7 +318,7 @@ def test_output_is_written_as_a_whole_or_not_at_all(
         stream.write("half of it")
         raise OSError("disk full")
 
-    monkeypatch.setattr(flaxapps.classification, "write_predictions", fail)
+    monkeypatch.setattr(flaxapps.predicted_files, "write_predictions", fail)
     code, _, err = predict(photos, "--output", output)
     assert (code, err) == (1, "flaxapps: error: disk full\n")
     assert output.read_text() == written
@@ -432,7 +434,7 @@ def test_interruption(predict, photos: Path, tmp_path: Path, monkeypatch: pytest
         next(batches)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flaxapps.classification, "predict", interrupt)
+    monkeypatch.setattr(flaxapps.prediction, "predict_batches", interrupt)
     output = tmp_path / "labels.csv"
     assert predict(photos, "--output", output) == (130, "", "flaxapps: interrupted\n")
     assert list(tmp_path.iterdir()) == []
