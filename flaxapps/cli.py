@@ -272,9 +272,11 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from flaxapps.distributed import join_processes
     from flaxapps.evaluation import evaluate_photos
 
     keep_compilations()
+    join_processes(arguments)
     return evaluate_photos(arguments)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flaxapps.classification import check_classes, chosen_preprocessing, open_model, settle_format
+from flaxapps.distributed import is_first, share_of, sum_over_processes
 from flaxapps.inference import predict
 from flaxapps.labelled import find_labelled, match_labels
 from flaxapps.optimizing import optimize
@@ -68,6 +69,11 @@ class Tally:
         above = (scores > np.where(np.isnan(own), -np.inf, own)).sum(axis=1)
         np.add.at(self.top5, true, above < 5)
 
+    def sum_over_processes(self) -> None:
+        """Makes these the counts of all processes, each of which has to call this."""
+        self.confusion = sum_over_processes(self.confusion)
+        self.top5 = sum_over_processes(self.top5)
+
     @property
     def photos(self) -> int:
         """How many were counted."""
@@ -92,7 +98,7 @@ class Tally:
 
 
 def evaluate_photos(arguments: argparse.Namespace) -> int:
-    """Counts how often the model is right and prints or writes it.
+    """Counts how often the model is right and prints or writes it; several processes count a part of the photos each.
 
     Args:
         arguments: Those of the command, as `flaxapps evaluate --help` says.
@@ -108,7 +114,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
     recipe = read_recipe(arguments.model)
     names = read_labels(arguments.labels) if arguments.labels else recipe.class_names
     with ExitStack() as stack:
-        output = stack.enter_context(replacing(arguments.output)) if arguments.output else sys.stdout
+        output = stack.enter_context(replacing(arguments.output)) if arguments.output and is_first() else sys.stdout
         model, load = open_model(recipe.model, arguments.weights)
         form = settle_format(model, [arguments.crop] * 2 if arguments.crop else arguments.size)
         _check_resize(arguments, form)
@@ -120,14 +126,15 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         label_of = dict(zip((photo.path for photo in labelled), indices, strict=True))
         tally = Tally(classes)
         progress = stack.enter_context(open_progress())
-        task = progress.add_task("Evaluating", total=len(labelled))
+        own = share_of(list(label_of))
+        task = progress.add_task("Evaluating", total=len(own))
 
         def complain(path: Path, error: Exception) -> None:
             progress.console.print(f"flaxapps: cannot read {describe_error(error)}")
             progress.advance(task)
 
         batches = read_photos(
-            list(label_of),
+            own,
             form,
             interpolation=arguments.interpolation or recipe.interpolation or "bilinear",
             resize=arguments.resize,
@@ -140,6 +147,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
             tally.add(scores, [label_of[file] for file in files])
             progress.advance(task, len(files))
         progress.stop()
+        tally.sum_over_processes()
         write_evaluation(output, arguments.format, tally, titles)
     failed = len(label_of) - tally.photos
     if failed:

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from flaxapps.distributed import add_distributed
+
 PREPROCESSING = ("auto", "caffe", "tf", "torch", "none")
 EVALUATE_EXAMPLES = """examples:
   flaxapps evaluate photos_by_class/ --model mine/           # a folder that flaxapps finetune wrote
@@ -62,6 +64,7 @@ def add_evaluate(command: Any) -> None:
         help="csv has a line for each class, json everything (default: table, worst classes first)",
     )
     add_reading(command, "bilinear")
+    add_distributed(command)
 
 
 def add_export(command: Any) -> None:

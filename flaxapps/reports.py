@@ -19,6 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from flaxapps.decoding import class_names, decode_predictions
+from flaxapps.distributed import is_first
 from weight_port import WeightError
 
 if TYPE_CHECKING:
@@ -43,17 +44,17 @@ class Prediction(NamedTuple):
 
 
 def open_console(stream: IO[str] | None = None) -> Console:
-    """A rich console that prints text as it is, on `stream` or else on stdout."""
+    """A rich console that prints text as it is, on `stream` or else on stdout; of several processes the first."""
     stream = stream or sys.stdout
     # Without a width rich takes a pipe for a terminal of 80 columns.
     width = None if stream.isatty() else WIDTH_OF_FILES
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False, quiet=not is_first())
 
 
 def open_progress() -> Progress:
     """A progress bar on stderr, which shows only where that is a terminal; lines for stderr go to its console."""
     console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
-    return Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+    return Progress(console=console, transient=True, disable=not (sys.stderr.isatty() and is_first()))
 
 
 def new_table(caption: str | None = None) -> Table:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from flaxapps.evaluation import Tally
 from flaxapps.labelled import find_labelled, match_labels
 from flaxapps.photos import cut_centre
 from flaxapps.recipe import Recipe, write_recipe
+from tests.processes import run
 
 COLOURS = {"red": (200, 20, 10), "green": (10, 200, 20), "blue": (20, 10, 200)}
 WNIDS = {"red": "n01440764", "green": "n03126707", "blue": "n02012849"}  # tench, and both that are called crane
@@ -262,3 +265,18 @@ def test_ties_and_nan_are_counted_as_keras_does():
     scores[2] = np.nan
     tally.add(scores, [6, 0, 0])
     assert tally.top5.tolist() == [1, 0, 0, 0, 0, 0, 1]
+
+
+def test_two_processes_count_what_one_does(evaluate, folder: Path, colours: Path, tmp_path: Path):
+    """Each has a part of the photos, one of which cannot be read; the first alone prints.
+
+    Gloo, which connects processes on CPUs, prints lines of its own.
+    """
+    place = tmp_path / "classes"
+    shutil.copytree(folder, place)
+    (place / "blue" / "broken.png").write_text("not a photo")
+    options = [place, "--model", colours, "--batch-size", "2"]
+    code, alone, _ = evaluate(*options)
+    command = ["-m", "flaxapps", "evaluate", *options, "--preprocess", "none", "--format", "json"]
+    printed = [re.sub(r"\[Gloo\].*\n", "", text) for text in run(command, 2, devices=1, code=1)]
+    assert (printed, code) == ([alone, ""], 1)
