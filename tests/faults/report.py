@@ -10,6 +10,8 @@ from dataclasses import dataclass
 SECTIONS = {
     "downloads": "weight files from a server that misbehaves",
     "caches": "the folder of weight files: shared, full, read-only, obstructed",
+    "training": "runs that are killed, ended, or out of disk",
+    "resuming": "checkpoints that are broken, data that has changed, numbers that are none",
 }
 
 
