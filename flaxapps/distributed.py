@@ -84,7 +84,8 @@ def sum_over_processes(counts: NDArray[Any]) -> NDArray[Any]:
     if jax.process_count() == 1:
         return counts
     gathered: Any = multihost_utils.process_allgather(counts.astype(np.int32))
-    return np.sum(gathered, axis=0, dtype=counts.dtype)
+    total: NDArray[Any] = np.sum(gathered, axis=0, dtype=counts.dtype)
+    return total
 
 
 def _check(arguments: argparse.Namespace) -> None:
