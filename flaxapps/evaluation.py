@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flaxapps.classification import check_classes, chosen_preprocessing, open_model, settle_format
 from flaxapps.distributed import is_first, share_of, sum_over_processes
-from flaxapps.inference import predict
+from flaxapps.inference import predict, usual_batch_size
 from flaxapps.labelled import find_labelled, match_labels
 from flaxapps.optimizing import optimize
 from flaxapps.photos import PhotoFormat, read_photos
@@ -133,16 +133,17 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
             progress.console.print(f"flaxapps: cannot read {describe_error(error)}")
             progress.advance(task)
 
+        batch_size = arguments.batch_size or usual_batch_size()
         batches = read_photos(
             own,
             form,
             interpolation=arguments.interpolation or recipe.interpolation or "bilinear",
             resize=arguments.resize,
-            batch_size=arguments.batch_size,
+            batch_size=batch_size,
             unreadable=complain,
         )
         for files, arrays in _in_groups(batches, AT_A_TIME):
-            options = {"batch_size": arguments.batch_size, "preprocess": preprocess, "optimize": None}
+            options: dict[str, Any] = {"batch_size": batch_size, "preprocess": preprocess, "optimize": None}
             scores = predict(model, variables, iter(arrays), **options)
             tally.add(scores, [label_of[file] for file in files])
             progress.advance(task, len(files))

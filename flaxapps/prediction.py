@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from flaxapps.classification import check_classes, chosen_preprocessing, open_model, settle_format
-from flaxapps.inference import predict_batches
+from flaxapps.inference import predict_batches, usual_batch_size
 from flaxapps.model import Model
 from flaxapps.optimizing import Mode
 from flaxapps.photos import PhotoFormat, read_photos
@@ -115,7 +115,7 @@ def plan_prediction(arguments: argparse.Namespace, recipe: Recipe, labels: Seque
         preprocess=chosen_preprocessing(model, option),
         interpolation=arguments.interpolation or recipe.interpolation or "nearest",
         draft=arguments.draft,
-        batch_size=arguments.batch_size,
+        batch_size=arguments.batch_size or usual_batch_size(),
         mode="exact" if arguments.exact or count < MANY_PHOTOS else "fast",
     )
 

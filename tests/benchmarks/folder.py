@@ -23,11 +23,12 @@ import json, os, pathlib, sys, time
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 folder = pathlib.Path(sys.argv[1])
-batch = 32
+batch = 32  # what Keras's and torch's loaders take by default or in most examples
 """
 OURS = """
 import flaxapps
 from flaxapps.allocation import keep_freed_memory
+from flaxapps.inference import usual_batch_size
 from flaxapps.photos import find_photos, photo_format, read_photos
 from flaxapps.resnet50 import ResNet50
 keep_freed_memory()  # this and the rest as `flaxapps predict` does
@@ -35,6 +36,7 @@ network = ResNet50(weights=None)
 model, variables = flaxapps.optimize(*network, mode="fast")
 
 def classify(paths):
+    batch = usual_batch_size()
     photos = read_photos(paths, photo_format(model), interpolation="bilinear", draft=True, batch_size=batch)
     scores = flaxapps.predict_batches(
         model, variables, (arrays for _, arrays in photos), batch_size=batch, preprocess="caffe"
@@ -110,7 +112,7 @@ def main() -> None:
         if all(map(importlib.util.find_spec, modules))
     }
     absent = sorted(PEERS.keys() - present.keys())
-    table = Table(title="ResNet50 over a folder of JPEG files, batches of 32", caption=machine())
+    table = Table(title="ResNet50 over a folder of JPEG files", caption=machine())
     for heading in ("longer side", "", "photos per second", "seconds", "times ours"):
         table.add_column(heading, justify="left" if not heading else "right")
     results = []
