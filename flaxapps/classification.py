@@ -1,6 +1,5 @@
 """The models that commands are given, and whether they classify photos."""
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from flaxapps.importing import load_architecture
 from flaxapps.inference import known_preprocessing
 from flaxapps.model import Model
 from flaxapps.network import on_device
+from flaxapps.paths import as_path, local_file
 from flaxapps.photos import PhotoFormat, photo_format
 from flaxapps.registry import build_model, get_model, list_models, model_info
 
@@ -24,12 +24,13 @@ def open_model(name: str, weights: str | None, **options: Any) -> tuple[Model, C
     Raises:
         ValueError: There is no such model, or it cannot be loaded.
     """
+    weights = local_file(weights) if weights else None
     if name in list_models():
         # Photos come channels last from their files, whatever keras.json says.
         arguments = {"weights": weights or "imagenet", "data_format": "channels_last", **options}
         return build_model(name, **arguments), lambda: get_model(name, **arguments).variables
     model = open_file(name)
-    return model, lambda: on_device(weight_port.load_weights(weights or name, model))
+    return model, lambda: on_device(weight_port.load_weights(weights or local_file(name), model))
 
 
 def open_file(name: str) -> Model:
@@ -38,9 +39,9 @@ def open_file(name: str) -> Model:
     Raises:
         ValueError: There is no such file either, or it cannot be loaded.
     """
-    if not os.path.exists(name):
+    if not as_path(name).exists():
         raise ValueError(f"{name!r} is neither a network ({', '.join(list_models())}) nor a file")
-    return load_architecture(name)
+    return load_architecture(local_file(name))
 
 
 def settle_format(model: Model, size: Sequence[int] | None) -> PhotoFormat:

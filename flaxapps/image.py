@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from flaxapps.config import floatx, standardize_data_format
+from flaxapps.paths import as_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -180,7 +181,7 @@ def _read(path: ImageFile) -> bytes:
     if isinstance(path, bytes) and b"\0" in path:
         raise ValueError("path as bytes is a file name, not an image's contents: wrap contents in io.BytesIO")
     if isinstance(path, str | bytes | os.PathLike):
-        with open(path, "rb") as file:
+        with as_path(os.fsdecode(path)).open("rb") as file:
             return file.read()
     if not hasattr(path, "read"):
         raise TypeError(f"path should be a file name or a binary file object, not {type(path)}")

@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
+from flaxapps.paths import as_path
 from flaxapps.reports import replacing
 
 ENTRIES_SHOWN = 10
@@ -68,7 +68,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, str]:
         ValueError: It holds no manifest.
     """
     try:
-        manifest = json.loads(gzip.decompress(Path(path).read_bytes()))
+        manifest = json.loads(gzip.decompress(as_path(path).read_bytes()))
     except (ValueError, EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} holds no manifest: {error}") from error
     if not isinstance(manifest, dict):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxapps.manifests import difference, read_manifest, write_manifest
+from flaxapps.paths import in_bucket
 from flaxapps.predicted_files import PredictedFile
 from flaxapps.prediction import Outcome
 from flaxapps.reports import describe_error, replacing
@@ -73,7 +74,8 @@ class Parts:
 
     def missing(self) -> list[int]:
         """The parts that are not there."""
-        there = {path.name for path in (self.folder / "parts").iterdir()}
+        parts = self.folder / "parts"
+        there = {path.name for path in parts.iterdir()} if parts.exists() else set()  # buckets have no empty folders
         return [number for number in range(self.count) if self.path(number).name not in there]
 
     def work(self, process: int, processes: int) -> Iterator[int]:
@@ -175,7 +177,7 @@ def open_parts(folder: Path, file: PredictedFile, photos: Sequence[Path], size: 
     """
     photos = list(dict.fromkeys(photos))
     manifest = {**facts, "photos in a part": str(size)}
-    manifest |= {f"file {path}": f"{path.stat().st_size} bytes" for path in photos if path.exists()}
+    manifest |= {f"file {path}": _size(path) for path in photos}
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     path = folder / MANIFEST_FILE
     if not path.exists():
@@ -186,3 +188,9 @@ def open_parts(folder: Path, file: PredictedFile, photos: Sequence[Path], size: 
             "give another --output-folder, or delete this one"
         )
     return Parts(folder, file, photos, size)
+
+
+def _size(path: Path) -> str:
+    if in_bucket(path):
+        return "in a bucket"  # each would be a request
+    return f"{path.stat().st_size} bytes" if path.exists() else "unreadable"

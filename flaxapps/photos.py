@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flaxapps.image import ImageError, img_to_array, load_img
 from flaxapps.model import Model
+from flaxapps.paths import as_path, in_bucket
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,7 +69,7 @@ def find_photos(places: Sequence[str | os.PathLike[str]]) -> list[Path]:
         ValueError: There are no photos at all.
     """
     found: list[Path] = []
-    for place in map(Path, places):
+    for place in map(as_path, places):
         place.stat()  # raises FileNotFoundError, which names it
         found += _photos_below(place) if place.is_dir() else [place]
     if not found:
@@ -180,6 +181,9 @@ def cut_centre(photo: "Image.Image", resize: int, size: tuple[int, int], interpo
 
 
 def _photos_below(folder: Path) -> list[Path]:
+    if in_bucket(folder):
+        return _photos_in_bucket(folder)
+
     def fail(error: OSError) -> None:
         raise error
 
@@ -188,3 +192,16 @@ def _photos_below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in files if not name.startswith(".")]
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+
+
+def _photos_in_bucket(folder: Path) -> list[Path]:
+    """One listing for every folder: what has the name of an image is not asked what it is."""
+    found = []
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path == folder:  # some list the folder in itself
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            found.append(path)
+        elif path.is_dir():
+            found += _photos_in_bucket(path)
+    return sorted(found)

@@ -9,12 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from flaxapps.compilation import estimate_costs
+from flaxapps.distributed import join_processes
 from flaxapps.manifests import fingerprint_of
 from flaxapps.optimizing import optimize
 from flaxapps.parts import Parts, open_parts, part_size
+from flaxapps.paths import as_path
 from flaxapps.photos import find_photos
 from flaxapps.predicted_files import PredictedFile
 from flaxapps.prediction import Outcome, Plan, identity, plan_prediction
@@ -36,12 +39,13 @@ def predict_photos(arguments: argparse.Namespace) -> int:
         OSError: A file is not there, or cannot be read or written.
     """
     _check(arguments)
+    process, processes = _place(arguments)
     paths = find_photos(arguments.images)
     recipe = read_recipe(arguments.model)
     labels = read_labels(arguments.labels) if arguments.labels else recipe.class_names
     file = PredictedFile(arguments.format, labels, arguments.top)
     if arguments.output_folder:
-        return _predict_parts(arguments, recipe, file, paths)
+        return _predict_parts(arguments, recipe, file, paths, process, processes)
     with ExitStack() as stack:
         mode = "wb" if file.is_binary else "w"
         output = stack.enter_context(replacing(arguments.output, mode)) if arguments.output else sys.stdout
@@ -53,15 +57,35 @@ def predict_photos(arguments: argparse.Namespace) -> int:
     return _tell_failures(len(paths) - len(read), len(paths))
 
 
-def _predict_parts(arguments: argparse.Namespace, recipe: Recipe, file: PredictedFile, paths: list[Path]) -> int:
+def _place(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    if not arguments.distributed:
+        return arguments.process_id, arguments.num_processes
+    join_processes(argparse.Namespace(distributed=True, coordinator=None, num_processes=None, process_id=None))
+    return jax.process_index(), jax.process_count()
+
+
+def _predict_parts(
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    file: PredictedFile,
+    paths: list[Path],
+    process: int,
+    processes: int,
+) -> int:
     plan = plan_prediction(arguments, recipe, file.labels, len(paths))
     size = arguments.part_size or part_size(len(paths))
-    parts = open_parts(Path(arguments.output_folder), file, paths, size, _facts(arguments, recipe, plan, file))
+    parts = open_parts(as_path(arguments.output_folder), file, paths, size, _facts(arguments, recipe, plan, file))
     missing = parts.missing()
     if missing:
         if len(missing) < parts.count:
             print(f"flaxapps: {len(missing)} of {parts.count} parts are missing", file=sys.stderr)
-        _make_parts(arguments, plan, parts)
+        count = sum(len(parts.photos_of(number)) for number in missing) // processes
+        started: deque[int] = deque()
+        outcomes = _compute(arguments, plan, _photos(parts, parts.work(process, processes), started), count)
+        for first in outcomes:
+            number = started.popleft()
+            parts.write(number, [first, *islice(outcomes, len(parts.photos_of(number)) - 1)])
     if arguments.no_join:
         failed = parts.count_unreadable()
     elif missing or not parts.joined.exists():
@@ -73,19 +97,11 @@ def _predict_parts(arguments: argparse.Namespace, recipe: Recipe, file: Predicte
     return _tell_failures(failed, len(parts.photos))
 
 
-def _make_parts(arguments: argparse.Namespace, plan: Plan, parts: Parts) -> None:
-    started: deque[int] = deque()
-
-    def photos() -> Iterator[Path]:
-        for number in parts.work(arguments.process_id, arguments.num_processes):
-            started.append(number)
-            yield from parts.photos_of(number)
-
-    count = sum(len(parts.photos_of(number)) for number in parts.missing()) // arguments.num_processes
-    outcomes = _compute(arguments, plan, photos(), count)
-    for first in outcomes:
-        number = started.popleft()
-        parts.write(number, [first, *islice(outcomes, len(parts.photos_of(number)) - 1)])
+def _photos(parts: Parts, work: Iterator[int], started: deque[int]) -> Iterator[Path]:
+    """The photos of the parts, each of which is noted when it begins."""
+    for number in work:
+        started.append(number)
+        yield from parts.photos_of(number)
 
 
 def _compute(arguments: argparse.Namespace, plan: Plan, paths: Iterable[Path], count: int) -> Iterator[Outcome]:
@@ -120,7 +136,7 @@ def _facts(arguments: argparse.Namespace, recipe: Recipe, plan: Plan, file: Pred
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    binary, folder = arguments.format == "npz", arguments.output_folder
+    binary, folder, distributed = arguments.format == "npz", arguments.output_folder, arguments.distributed
     problem = None
     if arguments.output and folder:
         problem = "--output and --output-folder are two ways to write: give one"
@@ -130,8 +146,10 @@ def _check(arguments: argparse.Namespace) -> None:
         problem = f"--layer is for --format npz, got {arguments.format}"
     elif folder and arguments.format == "table":
         problem = "--output-folder takes --format csv, jsonl or npz"
-    elif not folder and (arguments.num_processes > 1 or arguments.process_id or arguments.part_size):
-        problem = "--process-id, --num-processes and --part-size are for --output-folder"
+    elif not folder and (distributed or arguments.num_processes > 1 or arguments.process_id or arguments.part_size):
+        problem = "--distributed, --process-id, --num-processes and --part-size are for --output-folder"
+    elif distributed and (arguments.num_processes > 1 or arguments.process_id):
+        problem = "--distributed finds out what --process-id and --num-processes say: give one or the other"
     elif not 0 <= arguments.process_id < arguments.num_processes:
         problem = f"--process-id is from 0 to {arguments.num_processes - 1}, got {arguments.process_id}"
     if problem:

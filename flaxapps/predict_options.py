@@ -51,5 +51,8 @@ def add_predict(command: Any) -> None:
     group.add_argument("--output-folder", metavar="DIR", help="files in parts, made by any number of processes")
     group.add_argument("--part-size", type=positive, metavar="N", help="photos in a file (default: 32 to 1024)")
     group.add_argument("--no-join", action="store_true", help="leave the parts as they are")
+    group.add_argument(
+        "--distributed", action="store_true", help="TPU, Slurm or Open MPI say which process this is; for a TPU slice"
+    )
     group.add_argument("--process-id", type=int, default=0, metavar="K", help="number of this process, from 0")
     group.add_argument("--num-processes", type=positive, default=1, metavar="N", help="how many there are (default: 1)")

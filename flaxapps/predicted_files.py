@@ -1,6 +1,7 @@
 """Predictions as files: a table, CSV, JSON lines, or NumPy's .npz for outputs of any shape."""
 
 import csv
+import io
 import json
 import shutil
 import zipfile
@@ -103,7 +104,7 @@ class PredictedFile:
 
 
 def _open_text(path: Path) -> IO[str]:
-    return path.open(encoding="utf-8", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(path.open("rb"), encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _first_line(path: Path) -> str:

@@ -14,6 +14,7 @@ from flaxapps.classification import check_classes, chosen_preprocessing, open_mo
 from flaxapps.inference import predict_batches, usual_batch_size
 from flaxapps.model import Model
 from flaxapps.optimizing import Mode
+from flaxapps.paths import local_file
 from flaxapps.photos import PhotoFormat, read_photos
 from flaxapps.precision import with_dtype
 from flaxapps.recipe import Recipe
@@ -135,6 +136,6 @@ def identity(model: str, weights: str | None) -> str:
     files = [file for file in (model, weights) if file and file not in list_models()]
     sums = []
     for file in files:
-        with open(file, "rb") as stream:
+        with open(local_file(file), "rb") as stream:
             sums.append(hashlib.file_digest(stream, "sha256").hexdigest())
     return " with weights ".join([model, *sums] if model in list_models() else sums)

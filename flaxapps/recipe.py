@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flaxapps.paths import as_path
 from flaxapps.reports import read_labels, replacing
 
 MODEL_FILE = "model.keras"
@@ -35,11 +36,11 @@ def read_recipe(model: str | os.PathLike[str]) -> Recipe:
     Raises:
         ValueError: A folder has no recipe, or one that cannot be understood.
     """
-    folder = Path(model)
+    folder = as_path(model)
     if not folder.is_dir():
         return Recipe(os.fspath(model))
     file = folder / RECIPE_FILE
-    if not file.is_file():
+    if not file.exists():
         raise ValueError(f"{folder} is no folder of a finished `flaxapps finetune`: it has no {RECIPE_FILE}")
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))

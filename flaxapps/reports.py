@@ -1,11 +1,14 @@
 """What the command line prints: tables, and predictions as a table, CSV or JSON lines."""
 
 import csv
+import io
 import json
 import math
 import os
 import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from rich.table import Table
 
 from flaxapps.decoding import class_names, decode_predictions
 from flaxapps.distributed import is_first
+from flaxapps.paths import as_path, in_bucket
 from weight_port import WeightError
 
 if TYPE_CHECKING:
@@ -72,7 +76,12 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
 
     Raises:
         OSError: The file cannot be written; known on entering.
+        ImportError: The path is in a bucket, and what that needs is not there.
     """
+    if in_bucket(path):
+        with _into_bucket(as_path(path), mode) as stream:
+            yield stream
+        return
     target = Path(path).resolve()  # what a link points to is replaced, not the link
     options = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     direct = target.exists() and not target.is_file()
@@ -91,6 +100,22 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
             written.unlink(missing_ok=True)
 
 
+@contextmanager
+def _into_bucket(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """Collects what is written, and sends it at the end: an object of a bucket is there as a whole or not at all."""
+    with tempfile.TemporaryFile() as collected:
+        if "b" in mode:
+            yield collected
+        else:
+            text = io.TextIOWrapper(collected, encoding="utf-8", errors="surrogateescape", newline="")
+            yield text
+            text.flush()
+            text.detach()
+        collected.seek(0)
+        with path.open("wb") as target:
+            shutil.copyfileobj(collected, target)
+
+
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
     """Reads class names in the order of a model's outputs.
 
@@ -101,8 +126,8 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
         ValueError: It is no such file.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        if Path(path).suffix.lower() != ".json":
+        text = as_path(path).read_bytes().decode("utf-8-sig")
+        if as_path(path).suffix.lower() != ".json":
             return [line.strip() for line in text.rstrip().split("\n")]
         content = json.loads(text)
         if isinstance(content, Mapping):

@@ -257,6 +257,8 @@ def test_a_photo_named_twice_is_predicted_once(predict, photos: Path, tmp_path: 
         (("--layer", "pool"), "--layer is for --format npz"),
         (("--output-folder", "out"), "takes --format csv, jsonl or npz"),
         (("--num-processes", "2"), "are for --output-folder"),
+        (("--distributed",), "are for --output-folder"),
+        (("--output-folder", "out", "--format", "csv", "--distributed", "--process-id", "1"), "one or the other"),
         (
             ("--format", "csv", "--output-folder", "out", "--process-id", "2", "--num-processes", "2"),
             "from 0 to 1, got 2",
@@ -308,3 +310,25 @@ def test_five_hundred_photos_by_two_processes_one_killed_twice(model_file: Path,
     names = [json.loads(line)["file"] for line in text.splitlines()]
     assert names == [str(path) for path in sorted(photos.iterdir())]
     assert text == (tmp_path / "whole" / "predictions.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_slurm_says_which_process_it_is(model_file: Path, photos: Path, tmp_path: Path):
+    """Two processes that Slurm has started, as far as they can see; only the first one prints."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2"}
+    environment |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2"}
+    command = ["predict", photos, "--model", model_file, "--preprocess", "tf", "--format", "csv", "--part-size", 8]
+    command += ["--output-folder", tmp_path / "out", "--distributed"]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "flaxapps", *map(str, command)],
+            env=environment | {"SLURM_PROCID": str(number)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert outputs == [f"{tmp_path / 'out' / 'predictions.csv'}\n", ""]
+    assert names_in(tmp_path / "out" / "predictions.csv") == [path.name for path in find_photos([photos])]

@@ -1,0 +1,133 @@
+"""Photos, models and outputs in a bucket, which here is fsspec's memory behind etils' paths."""
+
+import csv
+import importlib.machinery
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxapps import Input, Model, image, layers, paths, save_model
+from flaxapps.cli import main
+from flaxapps.paths import as_path, in_bucket, local_file
+from flaxapps.photos import find_photos
+from flaxapps.recipe import Recipe, write_recipe
+from flaxapps.reports import replacing
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """An empty bucket, as gs://; the objects in it by name."""
+    memory = pytest.importorskip("fsspec.implementations.memory", reason="buckets need fsspec")
+    epath = pytest.importorskip("etils.epath", reason="buckets need etils")
+
+    class Bucket(memory.MemoryFileSystem):
+        protocol = ("gs",)
+        store: dict = {}  # noqa: RUF012  (fsspec's own way)
+        pseudo_dirs = [""]  # noqa: RUF012
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(str(path).replace("gs://", "memory://", 1))
+
+    monkeypatch.setattr(type(epath.backend.fsspec_backend), "fs", lambda self, path: Bucket())
+    monkeypatch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
+    found = importlib.machinery.ModuleSpec("gcsfs", None)
+    find = paths.find_spec
+    monkeypatch.setattr(paths, "find_spec", lambda name: found if name == "gcsfs" else find(name))
+    return Bucket.store
+
+
+@pytest.fixture
+def sent(bucket, tmp_path: Path):
+    """A model folder and photos in the bucket, one of them in a folder below, one hidden, one damaged."""
+    picture = Input((8, 8, 3))
+    model = Model(picture, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(picture)))
+    (tmp_path / "model").mkdir()
+    save_model(model, model.init_variables(), tmp_path / "model" / "model.keras")
+    write_recipe(tmp_path / "model", Recipe("model", ["cup", "fork", "pan"], "tf", "nearest"))
+    (tmp_path / "photos" / "below").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("b.png", "c.png", "below/a.png", "._c.png"):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no photo")
+    (tmp_path / "photos" / "notes.txt").write_text("no photo either")
+    for path in sorted(tmp_path.rglob("*.*")):
+        with replacing(f"gs://mine/{path.relative_to(tmp_path)}", "wb") as stream:
+            stream.write(path.read_bytes())
+    return tmp_path
+
+
+def test_paths_of_this_machine_are_pathlibs():
+    for text in ("photos/cat.jpg", "/photos", "a://b", "http://x/y.jpg", Path("x")):
+        assert type(as_path(text)) is type(Path())
+        assert not in_bucket(text)
+        assert local_file(text) == str(text)
+
+
+@pytest.mark.parametrize(("text", "package"), [("gs://mine/x.jpg", "gcsfs"), ("s3://mine/x.jpg", "s3fs")])
+def test_a_missing_package_is_named(text: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    find = paths.find_spec
+    monkeypatch.setattr(paths, "find_spec", lambda name: None if name == package else find(name))
+    with pytest.raises(ImportError, match=rf"{text} .* needs {package}: pip install etils fsspec {package}"):
+        as_path(text)
+    assert main(["predict", text, "--model", "vgg16"]) == 1
+    assert f"pip install etils fsspec {package}" in capsys.readouterr().err
+
+
+def test_photos_of_a_bucket(sent):
+    found = [str(path) for path in find_photos(["gs://mine/photos"])]
+    assert found == [f"gs://mine/photos/{name}" for name in ("b.png", "below/a.png", "broken.jpg", "c.png")]
+    ours, theirs = (image.load_img(path) for path in (found[1], sent / "photos/below/a.png"))
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+    assert len(find_photos(["gs://mine/photos/b.png", sent / "photos"])) == 5
+    with pytest.raises(FileNotFoundError):
+        find_photos(["gs://mine/absent"])
+
+
+def test_files_are_there_as_a_whole_or_not_at_all(bucket):
+    def fail():
+        with replacing("gs://mine/labels.txt") as stream:
+            stream.write("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert not bucket
+    with replacing("gs://mine/labels.txt") as stream:
+        stream.write("Öl\n")
+    assert as_path("gs://mine/labels.txt").read_bytes() == "Öl\n".encode()
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert as_path("gs://mine/labels.txt").read_bytes() == "Öl\n".encode()
+
+
+@pytest.mark.parametrize("form", ["csv", "npz"])
+def test_prediction_from_bucket_to_bucket(form: str, sent, bucket, capsys: pytest.CaptureFixture[str]):
+    """A run in parts is gone on with, and is what the same files on this machine give."""
+
+    def predict(place: str) -> int:
+        command = ["predict", f"{place}/photos", "--model", f"{place}/model", "--format", form, "--part-size", "2"]
+        return main([*command, "--output-folder", f"{place}/out"])
+
+    assert predict("gs://mine") == predict(str(sent)) == 1  # one photo is broken
+    name = f"predictions.{form}"
+    there, here = (as_path(f"{place}/out") for place in ("gs://mine", sent))
+    if form == "csv":
+        theirs, ours = ((folder / name).read_bytes().decode().splitlines() for folder in (there, here))
+        assert [row.replace("gs://mine", str(sent)) for row in theirs] == ours
+        assert len(list(csv.DictReader(ours))) == 9
+    else:
+        with (there / name).open("rb") as stream:
+            np.testing.assert_array_equal(np.load(stream)["outputs"], np.load(here / name)["outputs"])
+    assert "broken.jpg" in (there / "unreadable.csv").read_bytes().decode()
+    for path in (there / name, there / "parts" / f"00001-of-00002.{form}"):
+        path.unlink()
+    capsys.readouterr()
+    assert predict("gs://mine") == 1
+    assert "1 of 2 parts are missing" in capsys.readouterr().err
+    assert (there / name).exists()
+    assert main(["predict", "gs://mine/photos", "--model", "gs://mine/model", "--output", "gs://mine/one.txt"]) == 1
+    assert "cup" in as_path("gs://mine/one.txt").read_bytes().decode()
