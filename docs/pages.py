@@ -6,6 +6,7 @@ A page for each network (facts, blocks, layers, weight files) and the reference 
 import importlib
 from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 from types import ModuleType
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -17,6 +18,7 @@ from flaxapps.registry import ModelInfo, build_model, list_models, model_info
 from flaxapps.summary import rows
 from weight_port.published import PublishedFile
 
+SCALING = Path(__file__).parent.parent / "SCALING.md"  # it stands beside the README
 PACKAGES = ("flaxapps", "train", "weight_port")
 PREPROCESSING = {"caffe": "BGR, mean subtracted", "tf": "-1 to 1", "torch": "normalized with mean and deviation"}
 LAYER_HEADINGS = ("#", "layer", "kind", "output shape", "parameters", "connected to")
@@ -47,6 +49,7 @@ def pages() -> Iterator[tuple[str, str]]:
         title, page = f"All layers of {info.function}", f"{info.name}/"
         picture = draw(model.graph, title, full=True, link=lambda name, page=page: f"{page}#{anchor(name)}")
         yield f"networks/{info.name}.svg", picture
+    yield "scaling.md", SCALING.read_text(encoding="utf-8").replace("](docs/", "](")
     for page, (module, summary) in REFERENCES.items():
         yield f"reference/{page}.md", reference_page(importlib.import_module(module), summary)
 
