@@ -88,6 +88,11 @@ def sum_over_processes(counts: NDArray[Any]) -> NDArray[Any]:
     return total
 
 
+def is_anywhere(true: bool) -> bool:
+    """Whether something is true in at least one process; all of them have to call this, and wait for it."""
+    return bool(sum_over_processes(np.array([true], np.int32)).any())
+
+
 def _check(arguments: argparse.Namespace) -> None:
     count, index = arguments.num_processes, arguments.process_id
     given = [arguments.coordinator is not None, count is not None, index is not None]

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
-import numpy as np
 
+from flaxapps.distributed import is_anywhere, is_first
 from flaxapps.manifests import difference, read_manifest, write_manifest
 from flaxapps.model import Model
 from flaxapps.reports import replacing
@@ -21,6 +21,7 @@ from train.datasets import Dataset
 from train.errors import CheckpointError
 from train.position import Position
 from train.state import TrainState
+from train.stored_state import from_stored, like, optimizer_leaves, to_stored
 
 DESCRIPTION = "run.json"
 MANIFEST = "data.json.gz"
@@ -42,7 +43,7 @@ def describe_run(
     return {
         "layers": [f"{layer.name}: {layer.class_name} {layer.output_shape}" for layer in model.layers],
         "frozen": sorted(frozen),
-        "optimizer": [f"{path}: {leaf.dtype} {leaf.shape}" for path, leaf in _optimizer_leaves(state).items()],
+        "optimizer": [f"{path}: {leaf.dtype} {leaf.shape}" for path, leaf in optimizer_leaves(state).items()],
         "class_names": list(data.class_names or ()),
         "data": data.fingerprint,
         "validation_data": None if validation is None else validation.fingerprint,
@@ -106,10 +107,11 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self.folder} holds checkpoints already: resume=True goes on from them, or take another folder"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_manifest(self.folder / MANIFEST, self._data.manifest())
-        with replacing(self.folder / DESCRIPTION) as stream:
-            json.dump(self._description, stream, indent=1)
+        if is_first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_manifest(self.folder / MANIFEST, self._data.manifest())
+            with replacing(self.folder / DESCRIPTION) as stream:
+                json.dump(self._description, stream, indent=1)
         return state, Position()
 
     def resume(self, state: TrainState) -> tuple[TrainState, Position]:
@@ -128,15 +130,15 @@ class Checkpoints:
             return self.start(state)
         self._check_same_run()
         for step in steps:
+            loaded, failure = None, ""
             try:
-                return self.load(step, state)
+                loaded = self.load(step, state)
             except CheckpointError as error:
-                broken = self.folder / f"broken-{step}"
-                while broken.exists():
-                    broken = broken.with_name(f"{broken.name}-again")
-                warnings.warn(f"{error}. It is renamed to {broken.name}; trying the one before.", stacklevel=4)
-                os.replace(self.folder / str(step), broken)
-                self._manager.reload()
+                failure = str(error)
+            if not is_anywhere(loaded is None):
+                assert loaded is not None
+                return loaded
+            self._set_aside(step, failure or "Another process could not read a checkpoint")
         raise CheckpointError(f"None of the {len(steps)} checkpoints in {self.folder} can be read")
 
     def save(self, state: TrainState, position: Position, best_step: int | None) -> None:
@@ -152,7 +154,7 @@ class Checkpoints:
         """
         arguments = self._orbax.args
         # Copies: the next step uses the arrays up while they are still being written.
-        variables, training = jax.tree.map(jax.numpy.copy, _split(state))
+        variables, training = jax.tree.map(jax.numpy.copy, to_stored(state))
         record = {"position": position.to_json(), "run": self._description}
         record = sealed(record, {"variables": variables, "training": training})
         self._preservation.best_step = best_step
@@ -186,7 +188,7 @@ class Checkpoints:
             CheckpointError: It cannot be read.
         """
         arguments = self._orbax.args
-        variables, training = jax.tree.map(_like, _split(state))
+        variables, training = jax.tree.map(like, to_stored(state))
         try:
             restored = self._manager.restore(
                 step,
@@ -198,7 +200,9 @@ class Checkpoints:
             )
             record = restored["position"]
             check_seal(record, {name: restored[name] for name in ("variables", "training")})
-            return _join(state, restored["variables"], restored["training"]), Position.from_json(record["position"])
+            return from_stored(state, restored["variables"], restored["training"]), Position.from_json(
+                record["position"]
+            )
         except Exception as error:  # Orbax and its stores raise all kinds
             raise CheckpointError(
                 f"The checkpoint {self.folder / str(step)} cannot be read ({type(error).__name__}: {error})"
@@ -209,6 +213,16 @@ class Checkpoints:
         with contextlib.suppress(Exception):  # told by `save`; what counts here is what is there
             self._manager.wait_until_finished()
         return self._newest_on_disk()
+
+    def _set_aside(self, step: int, failure: str) -> None:
+        if is_first():
+            broken = self.folder / f"broken-{step}"
+            while broken.exists():
+                broken = broken.with_name(f"{broken.name}-again")
+            warnings.warn(f"{failure}. It is renamed to {broken.name}; trying the one before.", stacklevel=5)
+            os.replace(self.folder / str(step), broken)
+        is_anywhere(False)  # the others wait until it is renamed
+        self._manager.reload()
 
     def _newest_on_disk(self) -> Path | None:
         step = self._manager.latest_step()
@@ -257,38 +271,3 @@ def _list_differences(name: str, before: list[str], now: list[str], shown: int =
     lines = [*gone[:shown], *new[:shown]] or [f"{name}: the same entries in another order"]
     left = len(gone[shown:]) + len(new[shown:])
     return [*lines, f"{name}: and {left} more"] if left else lines
-
-
-def _optimizer_leaves(state: TrainState) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(state.optimizer_state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _split(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The variables, and the other arrays."""
-    key = jax.random.key_data(state.key)
-    return state.variables, {"step": state.step, "key": key, "optimizer": _optimizer_leaves(state)}
-
-
-def _join(state: TrainState, variables: Mapping[str, Any], training: Mapping[str, Any]) -> TrainState:
-    """The state again, in the structure of another."""
-
-    def pick(tree: Any, into: Any) -> Any:
-        if isinstance(into, dict):
-            return {name: pick(tree[name], inner) for name, inner in into.items()}
-        return tree
-
-    leaves = [training["optimizer"][path] for path in _optimizer_leaves(state)]
-    joined: TrainState = state.replace(
-        step=training["step"],
-        params=pick(variables["params"], state.params),
-        frozen_params=pick(variables["params"], state.frozen_params),
-        batch_stats=pick(variables.get("batch_stats", {}), state.batch_stats),
-        optimizer_state=jax.tree.unflatten(jax.tree.structure(state.optimizer_state), leaves),
-        key=jax.random.wrap_key_data(training["key"]),
-    )
-    return joined
-
-
-def _like(leaf: Any) -> Any:
-    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=leaf.sharding)

@@ -41,7 +41,7 @@ def evaluate(
     """
     placement = place_on_devices("jit", batch_size)
     sums = evaluate_placed(
-        placement.replicate(dict(variables)),
+        placement.place(dict(variables)),
         as_dataset(data),
         placement,
         batch_size=batch_size,
@@ -67,8 +67,8 @@ def evaluate_placed(
     """Sums over a dataset, of variables that are on the devices; an empty dictionary where there are no examples."""
     total: Sums = {}
     pending: Any = None
-    for images, labels in data.batches(batch_size, seed=None):
-        if len(labels) == 0:  # its photos were all broken and are skipped
+    for images, labels in data.batches(batch_size, seed=None, shard=placement.shard):
+        if placement.is_empty(labels):  # its photos were all broken and are skipped
             continue
         batch = placement.spread(images, labels)
         sums = eval_step(variables, *batch, objective=objective, metrics=metrics, preprocess=preprocess)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import optax
 
+from flaxapps.distributed import is_first
 from flaxapps.inference import Function, preprocessing_function
 from flaxapps.model import Model
 from train.checkpoints import Checkpoints, describe_run
@@ -69,6 +70,8 @@ def fit(
     epochs: int = 1,
     validation_data: Any = None,
     parallel: str = "auto",
+    mesh: Mapping[str, int] | None = None,
+    shard_optimizer: bool = False,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: bool = True,
@@ -107,6 +110,9 @@ def fit(
         validation_data: What to evaluate on after every epoch; as `data`.
         parallel: "jit": all devices, partitioned by XLA. "pmap": all devices, each with its part of the batch. "auto":
             "jit" on as many devices as divide the batch size. BatchNormalization sees the whole batch in each.
+        mesh: How many devices there are along "data" and "model", such as {"data": 4, "model": 2}: kernels of large
+            dense layers lie in parts along "model" (`train.layout.Layout`). None: all along "data".
+        shard_optimizer: Whether each device along "data" keeps only its part of what the optimizer keeps.
         checkpoint_dir: A folder for the last two checkpoints, the best one and `history.csv`; None saves nothing.
         seed: Of the order of the data, dropout and augmentation.
         verbose: Whether to show progress, on stderr.
@@ -160,12 +166,12 @@ def fit(
             batch_size=batch_size,
             preprocess=preprocessing or False,
             memory_limit=cache_limit,
-            verbose=verbose,
+            verbose=verbose and is_first(),
         )
         data, validation = compute(data), None if validation is None else compute(validation)
         trained, still, preprocessing = halves.head, frozenset(), None
     objective = make_objective(trained, loss, label_smoothing=label_smoothing, class_weights=class_weights)
-    placement = place_on_devices(parallel, batch_size, devices)
+    placement = place_on_devices(parallel, batch_size, devices, mesh, shard_optimizer)
     step = placement.step(
         objective=objective,
         optimizer=optimizer,
@@ -175,7 +181,7 @@ def fit(
         metrics=metrics,
         prepare=Preparation(augmentation, preprocessing) if augmentation or preprocessing else None,
     )
-    state = placement.replicate(create_state(model, variables, optimizer, frozen, seed, copy_frozen=False))
+    state = placement.place(create_state(model, variables, optimizer, frozen, seed, copy_frozen=False))
     position = Position()
     monitor = "loss" if validation is None else "val_loss"
     best = early_stopping or EarlyStopping(monitor, restore_best=False)
@@ -187,8 +193,8 @@ def fit(
             )
             checkpoints = stack.enter_context(Checkpoints(checkpoint_dir, description, data))
             state, position = checkpoints.resume(state) if resume else checkpoints.start(state)
-            callbacks = [CSVLog(checkpoints.folder / "history.csv"), *callbacks]
-        if verbose:
+            callbacks = [*([CSVLog(checkpoints.folder / "history.csv")] if is_first() else []), *callbacks]
+        if verbose and is_first():
             callbacks = [ProgressDisplay(epochs, _count_batches(data, batch_size)), *callbacks]
         callbacks = list(callbacks)
         for callback in callbacks:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from flaxapps.inference import Function
 from train.checkpoints import Checkpoints
 from train.datasets import Dataset
@@ -93,9 +91,10 @@ class Run:
             InterruptedRun: A signal came.
         """
         done = self.position
-        batches = self.data.batches(self.batch_size, seed=self.seed, epoch=done.epoch, start=done.batch)
+        order: Any = {"seed": self.seed, "epoch": done.epoch, "start": done.batch, "shard": self.placement.shard}
+        batches = self.data.batches(self.batch_size, **order)
         for images, labels in batches:
-            if len(labels) == 0:  # its photos were all broken and are skipped
+            if self.placement.is_empty(labels):  # its photos were all broken and are skipped
                 self.position = self.position.after_empty_batch()
                 continue
             batch = self.placement.spread(images, labels, self.accumulate)
@@ -104,6 +103,7 @@ class Run:
             self.position = self.position.after_step()
             self.pending = Pending(sums, self.position, images, labels)
             due = self.save_every is not None and self.position.step % self.save_every == 0
+            self.interruption.look()
             if due or self.interruption.received is not None:
                 self.settle()
                 self.save()
@@ -123,7 +123,7 @@ class Run:
             broken = describe_batch(images, labels)
             self._stop(loss, f"In its batch {broken}." if broken else f"Its images and labels are finite. {CAUSES}")
         self.position = self.position._replace(sums=add_fetched(self.position.sums, fetched))
-        self._tell(StepEnd(position.step, position.epoch, position.batch, len(labels), values_of(fetched)))
+        self._tell(StepEnd(position.step, position.epoch, position.batch, fetched["loss"].count, values_of(fetched)))
 
     def end_epoch(self) -> bool:
         """Evaluates, extends the history, saves and tells the callbacks.
@@ -152,11 +152,12 @@ class Run:
         self.position = self.position.after_epoch(extend(self.position.history, values))
         self.save()
         if self.best.restore_best and self.best.best_epoch(self.position.history) == self.position.epoch - 1:
-            self.best_arrays = jax.device_get((self.state.params, self.state.batch_stats))
+            self.best_arrays = self.placement.fetch((self.state.params, self.state.batch_stats))
         ended = EpochEnd(
             self.position.step, self.position.epoch - 1, values, self.position.history, self.state.variables
         )
         stop = self._tell(ended)
+        self.interruption.look()
         if self.interruption.received is not None:
             raise InterruptedRun
         return stop
@@ -176,7 +177,7 @@ class Run:
         if best is None or best == self.position.epoch - 1:
             return
         if self.best_arrays is not None:
-            params, statistics = self.placement.replicate(self.best_arrays)
+            params, statistics = self.placement.place(self.best_arrays)
             self.state = self.state.replace(params=params, batch_stats=statistics)
         elif self.checkpoints is not None:  # the run was resumed after its best epoch
             self.state, _ = self.checkpoints.load(self.position.epoch_steps[best], self.state)

@@ -141,6 +141,8 @@ def take_step_apart(
     images: jax.Array,
     labels: jax.Array,
     mask: jax.Array | None = None,
+    *,
+    layout: Callable[[TrainState], TrainState] | None = None,
     **options: Any,
 ) -> tuple[TrainState, dict[str, Any]]:
     """`take_step` with the frozen parameters beside the state, so that they are neither used up nor passed through.
@@ -151,16 +153,18 @@ def take_step_apart(
         images: As `take_step` takes them.
         labels: As `take_step` takes them.
         mask: As `take_step` takes it.
+        layout: Hashable; leaves the next state where it lies on the devices, such as a `train.layout.Layout`.
         **options: The keyword arguments of `take_step`.
 
     Returns:
         The next state without its frozen parameters, and the sums.
     """
     following, sums = take_step(moving.replace(frozen_params=frozen_params), images, labels, mask, **options)
-    return following.replace(frozen_params={}), sums
+    following = following.replace(frozen_params={})
+    return following if layout is None else layout(following), sums
 
 
-train_step_apart = jax.jit(take_step_apart, static_argnames=STATIC, donate_argnames=("moving",))
+train_step_apart = jax.jit(take_step_apart, static_argnames=(*STATIC, "layout"), donate_argnames=("moving",))
 """`take_step_apart`, compiled: it uses up `moving`, and its keyword arguments are static."""
 
 

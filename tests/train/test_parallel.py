@@ -68,7 +68,7 @@ def test_devices_of_pmap_draw_different_dropout():
         return jnp.sum(outputs, axis=-1)
 
     objective = train.make_objective(model, keep)
-    state = placement.replicate(train.create_state(model, model.init_variables(), optax.sgd(0.0)))
+    state = placement.place(train.create_state(model, model.init_variables(), optax.sgd(0.0)))
     step = placement.step(objective=objective, optimizer=optax.sgd(0.0))
     jax.block_until_ready(step(state, *placement.spread(images, np.zeros(8, "int32"))))
     jax.effects_barrier()
