@@ -25,6 +25,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 
 # The first Pillow mode is the one images are converted to; images in the others are left as they are.
 COLOR_MODES = {"grayscale": ("L", "I;16", "I"), "rgb": ("RGB",), "rgba": ("RGBA",)}
+LARGEST_FILE = 1 << 30  # bytes: what is longer is no photo, and would be held in memory whole
 
 
 class ImageError(ValueError):
@@ -182,7 +183,10 @@ def _read(path: ImageFile) -> bytes:
         raise ValueError("path as bytes is a file name, not an image's contents: wrap contents in io.BytesIO")
     if isinstance(path, str | bytes | os.PathLike):
         with as_path(os.fsdecode(path)).open("rb") as file:
-            return file.read()
+            contents = file.read(LARGEST_FILE + 1)
+        if len(contents) > LARGEST_FILE:
+            raise ImageError(f"{_name_of(path)}: more than {LARGEST_FILE:,} bytes, too many for a photo")
+        return contents
     if not hasattr(path, "read"):
         raise TypeError(f"path should be a file name or a binary file object, not {type(path)}")
     if path.seekable():
@@ -211,6 +215,8 @@ def _decode(contents: bytes, color_mode: str, draft_size: tuple[int, int] | None
         return image if image.mode in kept_modes else image.convert(kept_modes[0])
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image of a format that Pillow knows ({len(contents)} bytes)") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error} If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS.") from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error on damaged files

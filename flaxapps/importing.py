@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -59,7 +60,7 @@ def load_architecture(path: str | os.PathLike[str]) -> Model:
         inputs, outputs = _graph_ends(config, _is_channels_first(config))
         name = _content(config).get("name")
         return Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=name)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise WeightError(f"{os.fspath(path)}: the model configuration is damaged: {error!r}") from error
     except ValueError as error:
         raise WeightError(f"{os.fspath(path)}: {error}") from error
@@ -125,32 +126,38 @@ def _sequential(config: Mapping[str, Any], channels_first: bool) -> tuple[list[N
 
 def _functional(config: Mapping[str, Any], channels_first: bool) -> tuple[list[Node], list[Node]]:
     entries = {_name(entry): entry for entry in config["layers"]}
+    if len(entries) < len(config["layers"]):
+        names = Counter(map(_name, config["layers"]))
+        raise ValueError(f"Several layers have one name: {sorted(name for name, times in names.items() if times > 1)}")
     # Which models Keras counts the construction of as their first call; Sequential was one of them before Keras 3.
     legacy = any(isinstance(record, list) for entry in entries.values() for record in entry["inbound_nodes"])
     counted = MODELS if legacy else ("Functional", "Model")
     nested = {name for name, entry in entries.items() if entry["class_name"] in counted}
     made = {name: _layer(entry, channels_first) for name, entry in entries.items() if not is_operation(entry)}
     calls: dict[str, list[Call]] = {name: [] for name in entries}
-    waiting = [(name, record) for name, entry in entries.items() for record in _records(entry, nested)]
-    while waiting:
-        later = []
-        for name, record in waiting:
-            references = list(_references(record["args"]))
-            if any(len(calls[source]) <= index for source, index, _ in references):
-                later.append((name, record))
-                continue
-            nodes = tuple(calls[source][index].outputs[output] for source, index, output in references)
-            if name not in made:
-                if channels_first and entries[name]["class_name"] in layers.ALONG_AXES:
-                    raise ValueError(f"Operation {name!r} cannot be turned from channels_first images")
-                calls[name].append(Call(_operation(entries[name], record), nodes))
-                continue
+    ready = deque((name, record) for name, entry in entries.items() for record in _records(entry, nested))
+    waiting: dict[tuple[str, int], list[tuple[str, Mapping[str, Any]]]] = {}  # by the call that is still to be made
+    while ready:
+        name, record = ready.popleft()
+        references = list(_references(record["args"]))
+        absent = next(((source, index) for source, index, _ in references if len(calls[source]) <= index), None)
+        if absent is not None:
+            waiting.setdefault(absent, []).append((name, record))
+            continue
+        nodes = tuple(calls[source][index].outputs[output] for source, index, output in references)
+        if name not in made:
+            if channels_first and entries[name]["class_name"] in layers.ALONG_AXES:
+                raise ValueError(f"Operation {name!r} cannot be turned from channels_first images")
+            calls[name].append(Call(_operation(entries[name], record), nodes))
+        else:
             if channels_first and nodes and not calls[name]:
                 made[name] = channels_last(made[name], [node.shape for node in nodes])
             calls[name].append(Call(made[name], nodes, _training(made[name], record["kwargs"])))
-        if len(later) == len(waiting):
-            raise ValueError(f"Layers whose inputs are nowhere: {sorted({name for name, _ in later})}")
-        waiting = later
+        ready.extend(waiting.pop((name, len(calls[name]) - 1), ()))
+    if waiting:
+        raise ValueError(
+            f"Layers whose inputs are nowhere: {sorted({name for each in waiting.values() for name, _ in each})}"
+        )
 
     def nodes_of(references: Any) -> list[Node]:
         if isinstance(references, Mapping):

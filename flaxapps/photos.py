@@ -171,10 +171,15 @@ def cut_centre(photo: "Image.Image", resize: int, size: tuple[int, int], interpo
     >>> cut_centre(Image.new("RGB", (500, 375)), 256, (224, 200), "bilinear").size  # (width, height)
     (200, 224)
     """
+    from PIL import Image
     from PIL.Image import Resampling
 
     shorter = min(photo.size)
     width, height = (resize if side == shorter else int(resize * side / shorter) for side in photo.size)
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ImageError(
+            f"{photo.size[0]} by {photo.size[1]} pixels would become {width} by {height}: too long a strip"
+        )
     photo = photo.resize((width, height), Resampling[interpolation.upper()])
     left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
     return photo.crop((left, top, left + size[1], top + size[0]))

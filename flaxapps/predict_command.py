@@ -35,7 +35,8 @@ def predict_photos(arguments: argparse.Namespace) -> int:
         1 where photos could not be read, else 0.
 
     Raises:
-        ValueError: The model does not take photos or classify them, or the arguments do not fit it or each other.
+        ValueError: The model does not take photos or classify them, or the arguments do not fit it or each other; with
+            `--on-error raise`, a photo cannot be read.
         OSError: A file is not there, or cannot be read or written.
     """
     _check(arguments)
@@ -115,6 +116,8 @@ def _compute(arguments: argparse.Namespace, plan: Plan, paths: Iterable[Path], c
         task = progress.add_task("Predicting", total=count)
         for path, result in plan.outcomes(model, variables, paths):
             if isinstance(result, Exception):
+                if arguments.on_error == "raise":
+                    raise result
                 progress.console.print(f"flaxapps: cannot read {describe_error(result)}")
             progress.advance(task)
             yield path, result

@@ -45,6 +45,9 @@ def add_predict(command: Any) -> None:
         help="decode large JPEG files at reduced size, never below twice the model's: faster, and a few levels off; "
         "needs an --interpolation that averages",
     )
+    command.add_argument(
+        "--on-error", choices=("skip", "raise"), default="skip", help="at photos that cannot be read (default: skip)"
+    )
     command.add_argument("--describe", action="store_true", help="also what a batch takes: operations and memory")
     add_reading(command, "nearest")
     group = command.add_argument_group("very many photos")

@@ -18,6 +18,7 @@ import numpy as np
 from h5py import h5d, h5g, h5i, h5l, h5o, h5s, h5t
 from numpy.typing import NDArray
 
+from weight_port.attributes import read_text
 from weight_port.errors import WeightError
 
 ALIGNMENT = 64  # what XLA wants of a buffer, to use it without a copy
@@ -93,7 +94,7 @@ class StoredArray:
         return True
 
     def _is_bfloat16(self) -> bool:
-        return bool(self.id.dtype == np.dtype("V2") and h5py.Dataset(self.id).attrs.get("dtype") == "bfloat16")
+        return bool(self.id.dtype == np.dtype("V2") and read_text(self.id, b"dtype") == "bfloat16")
 
     def _read_bfloat16(self) -> NDArray[np.float32]:
         result = aligned(self.shape)

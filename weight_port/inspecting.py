@@ -11,6 +11,7 @@ from typing import NamedTuple
 import h5py
 
 from weight_port.arrays import StoredArray
+from weight_port.attributes import read_text
 from weight_port.checkpoints import SEPARATOR
 from weight_port.forms import Form, form_of, is_whole_model, read_variables
 from weight_port.published import PUBLISHED_FILES
@@ -107,10 +108,8 @@ def _keras_version(path: str, form: Form) -> str:
     elif form in (Form.LEGACY, Form.TREE):
         with h5py.File(path, "r") as root:
             groups = [root.get("model_weights"), root]
-            found = [group.attrs.get("keras_version") for group in groups if group is not None]
+            found = [read_text(group.id, b"keras_version") for group in groups if group is not None]
             version = next((each for each in found if each is not None), None)
-    if isinstance(version, bytes):
-        version = version.decode()
     return "not recorded" if version is None else str(version)
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import h5py
-import numpy as np
-from h5py import h5a, h5g, h5l, h5o, h5t
+from h5py import h5a, h5g, h5l, h5o
 
 from weight_port.archives import CONFIG_MEMBER, ZIP_MAGIC, check_ratio, weights_in_archive
 from weight_port.arrays import DAMAGE, StoredArray, check_places, open_array
+from weight_port.attributes import read_text, read_texts
 from weight_port.errors import WeightError
 from weight_port.heaps import WithoutArrays, check_heaps
 
@@ -150,7 +150,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             with open(path, "rb") as file:
                 check_heaps(WithoutArrays(file))
             with h5py.File(path, "r") as root:
-                text = root.attrs.get("model_config")
+                text = read_text(root.id, b"model_config")
         if text is None:
             raise WeightError(f"{path} holds no model configuration: build the network and use load_weights")
         config = json.loads(text)
@@ -173,11 +173,11 @@ def _describe(root: h5py.File, path: str, check: Callable[[], None]) -> LegacyFi
 def _add_strings(contents: LegacyFile | TreeFile, root: h5py.File) -> LegacyFile | TreeFile:
     """What a file says of itself in strings, which are in heaps."""
     if isinstance(contents, LegacyFile):
-        attributes = root.get("model_weights", root).attrs
-        version, backend = attributes.get("keras_version", "1"), attributes.get("backend", "")
-        return dataclasses.replace(contents, keras_version=_text(version), backend=_text(backend))
+        group = root.get("model_weights", root).id
+        version, backend = read_text(group, b"keras_version"), read_text(group, b"backend")
+        return dataclasses.replace(contents, keras_version="1" if version is None else version, backend=backend or "")
     names = {
-        path: _text(_attribute(h5o.open(root.id, place.encode()), b"name")) for path, place in contents.names.items()
+        path: read_text(h5o.open(root.id, place.encode()), b"name") or "" for path, place in contents.names.items()
     }
     return dataclasses.replace(contents, names=names)
 
@@ -238,28 +238,12 @@ def _has_names(group: h5g.GroupID, attribute: str) -> bool:
 
 def _names(group: h5g.GroupID, attribute: str, check: Callable[[], None]) -> list[str]:
     """A list of names; HDF5 limits attributes to 64 KB, so Keras splits long lists into layer_names0, ..."""
-    if h5a.exists(group, attribute.encode()):
-        return [_text(name) for name in _attribute(group, attribute.encode(), check)]
+    whole = read_texts(group, attribute.encode(), check)
+    if whole is not None:
+        return whole
     names: list[str] = []
     part = 0
-    while h5a.exists(group, place := f"{attribute}{part}".encode()):
-        names += [_text(name) for name in _attribute(group, place, check)]
+    while (found := read_texts(group, f"{attribute}{part}".encode(), check)) is not None:
+        names += found
         part += 1
     return names
-
-
-def _attribute(group: h5g.GroupID, name: bytes, check: Callable[[], None] = lambda: None) -> Any:
-    """The value of an attribute; `check` is called if it is in a heap, as strings of variable length are."""
-    attribute = h5a.open(group, name)
-    kind = attribute.get_type()
-    fixed = isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str()
-    if not fixed and not isinstance(kind, h5t.TypeFloatID):  # of floats is a list without names
-        check()
-        return h5py.Group(group).attrs[name.decode()]
-    values = np.empty(attribute.shape, attribute.dtype)
-    attribute.read(values)
-    return values[()]
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -12,6 +12,9 @@ SECTIONS = {
     "caches": "the folder of weight files: shared, full, read-only, obstructed",
     "training": "runs that are killed, ended, or out of disk",
     "resuming": "checkpoints that are broken, data that has changed, numbers that are none",
+    "attacks": "model files made to do harm",
+    "images": "photos that are damaged, odd or hostile, through `flaxapps predict`",
+    "files": "damaged weight and model files, each read by a process of its own",
 }
 
 

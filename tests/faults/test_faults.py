@@ -6,7 +6,7 @@ from tests.faults import __main__ as program
 from tests.faults.report import SECTIONS, Row, outcome_of, section_rows, tally
 
 # How often at most, so that no section takes long here; `python -m tests.faults` does all of it.
-COUNTS = {"downloads": 5, "caches": 2, "training": 3, "resuming": 4}
+COUNTS = {"downloads": 5, "caches": 2, "attacks": 1, "files": 100, "images": 40, "training": 3, "resuming": 4}
 
 
 @pytest.mark.slow

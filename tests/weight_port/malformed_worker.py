@@ -1,5 +1,7 @@
 """Reads weights files named on standard input, with bounded memory; one line of JSON about each.
 
+The first line describes the model they are for, or is `null`: then it is the model each file describes itself.
+
 It runs on its own, so that a file that brings the interpreter down brings down nothing else.
 """
 
@@ -15,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from weight_port import WeightError, load_weights, read_config
+from weight_port.inspecting import inspect_file
 
 GROWTH = 1 << 30
 
@@ -37,37 +40,60 @@ def leaves(tree, path=""):
         yield from leaves(tree[key], below) if isinstance(tree[key], dict) else [(below, tree[key])]
 
 
-def outcome(path, model):
+def described(tree):
+    """Shape, type and hash of every array."""
+    return {
+        name: [list(array.shape), str(array.dtype), hashlib.md5(array.tobytes()).hexdigest()]
+        for name, array in leaves(tree)
+    }
+
+
+def whole_model(path):
+    """The weights of the model that the file itself describes."""
+    from flaxapps.importing import load_architecture
+
+    return described(load_weights(path, load_architecture(path)))
+
+
+def inspected(path):
+    """What `python -m weight_port inspect` prints from."""
+    inspect_file(path)
+    return {}
+
+
+def outcome(path, ways):
     """What each way of reading the file leads to: `refused`, `read`, or `failed`."""
     found = {}
-    for call in (lambda: load_weights(path, model), lambda: read_config(path)):
-        kind = "config" if found else "weights"
+    for kind, call in ways.items():
         try:
-            given = call()
+            found[kind] = {"read": call(path)}
         except WeightError as error:
             found[kind] = {"refused" if path in str(error) else "failed": str(error)[:500]}
         except BaseException:
             found[kind] = {"failed": traceback.format_exc()[-1500:]}
-        else:
-            arrays = dict(leaves(given)) if kind == "weights" else {}
-            found[kind] = {
-                "read": {
-                    name: [list(array.shape), str(array.dtype), hashlib.md5(array.tobytes()).hexdigest()]
-                    for name, array in arrays.items()
-                }
-            }
     return found
 
 
 def main():
-    model = model_from(json.loads(sys.stdin.readline()))
+    description = json.loads(sys.stdin.readline())
+    if description is None:
+        import flaxapps.importing  # noqa: F401  (before the limit of memory)
+
+        ways = {"model": whole_model}
+    else:
+        model = model_from(description)
+        ways = {
+            "weights": lambda path: described(load_weights(path, model)),
+            "config": lambda path: bool(read_config(path)),
+            "inspection": inspected,
+        }
     np.seterr(all="ignore")
     warnings.simplefilter("ignore")
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + GROWTH, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        print(json.dumps(outcome(line.rstrip("\n"), model)), flush=True)
+        print(json.dumps(outcome(line.rstrip("\n"), ways)), flush=True)
 
 
 if __name__ == "__main__":
