@@ -26,6 +26,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
 # The first Pillow mode is the one images are converted to; images in the others are left as they are.
 COLOR_MODES = {"grayscale": ("L", "I;16", "I"), "rgb": ("RGB",), "rgba": ("RGBA",)}
 LARGEST_FILE = 1 << 30  # bytes: what is longer is no photo, and would be held in memory whole
+CHUNK = 1 << 20
 
 
 class ImageError(ValueError):
@@ -183,10 +184,7 @@ def _read(path: ImageFile) -> bytes:
         raise ValueError("path as bytes is a file name, not an image's contents: wrap contents in io.BytesIO")
     if isinstance(path, str | bytes | os.PathLike):
         with as_path(os.fsdecode(path)).open("rb") as file:
-            contents = file.read(LARGEST_FILE + 1)
-        if len(contents) > LARGEST_FILE:
-            raise ImageError(f"{_name_of(path)}: more than {LARGEST_FILE:,} bytes, too many for a photo")
-        return contents
+            return _read_bounded(file, _name_of(path))
     if not hasattr(path, "read"):
         raise TypeError(f"path should be a file name or a binary file object, not {type(path)}")
     if path.seekable():
@@ -195,6 +193,17 @@ def _read(path: ImageFile) -> bytes:
     if not isinstance(contents, bytes):
         raise TypeError(f"path should be a file opened in binary mode; reading {_name_of(path)} gave {type(contents)}")
     return contents
+
+
+def _read_bounded(file: IO[bytes], name: str) -> bytes:
+    """All of a file, in pieces: asked for a gigabyte at once, Python would set it aside for every photo."""
+    pieces, size = [], 0
+    while piece := file.read(CHUNK):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LARGEST_FILE:
+            raise ImageError(f"{name}: more than {LARGEST_FILE:,} bytes, too many for a photo")
+    return b"".join(pieces)
 
 
 def _name_of(path: ImageFile) -> str:

@@ -121,6 +121,7 @@ ODD: dict[str, tuple[str, Callable[[random.Random], bytes], str]] = {
 def predictions(folder: Path, model: Path, *options: str) -> tuple[int, dict[str, list[str]], str]:
     """The exit code of `flaxapps predict`, its rows by file name, and what it said."""
     output = folder.with_suffix(".csv")
+    output.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flaxapps", "predict", str(folder), "--model", str(model), "--format", "csv"]
     command += ["--output", str(output), "--exact", "--top", "4", "--preprocess", "tf", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -168,6 +168,12 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert isinstance(caught.value.__cause__, Image.DecompressionBombError)
 
 
+def test_a_file_without_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flaxapps.image.LARGEST_FILE", 1 << 22)
+    with pytest.raises(ImageError, match=r"/dev/zero: more than 4,194,304 bytes, too many for a photo"):
+        load_img("/dev/zero")
+
+
 def test_inconvertible_image(tmp_path: Path):
     path = tmp_path / "lab.tif"
     Image.new("LAB", (2, 2)).save(path)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from flaxapps import photos
 from flaxapps.image import ImageError, img_to_array, load_img
-from flaxapps.photos import PhotoFormat, read_photos
+from flaxapps.photos import PhotoFormat, cut_centre, read_photos
 
 FORM = PhotoFormat(20, 30)
 
@@ -91,3 +91,9 @@ def test_drafts_are_never_below_twice_the_size(folder: Path, monkeypatch: pytest
     assert set(sizes) == {(60, 40)}
     with pytest.raises(ValueError, match="an interpolation that averages"):
         read(folder, draft=True)
+
+
+def test_a_strip_is_not_resized_to_a_wall() -> None:
+    """It has few pixels, and would have four billion."""
+    with pytest.raises(ImageError, match="60000 by 1 pixels would become 15360000 by 256: too long"):
+        cut_centre(Image.new("RGB", (60_000, 1)), 256, (224, 224), "bilinear")
