@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flaxapps.decoding import class_names
+from flaxapps.paths import as_path, local_file
 from flaxapps.photos import find_photos
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "ImageId")
@@ -40,13 +41,13 @@ def find_labelled(place: str | os.PathLike[str], truth: str | os.PathLike[str] |
         ValueError: There are no photos, no classes, or labels do not fit the photos.
         OSError: A file or a folder is not there or cannot be read.
     """
-    place = Path(place)
+    place = as_path(place)
     if truth is not None:
         photos = find_photos([place])
-        return _read_truth(Path(truth), photos)
+        return _read_truth(Path(local_file(truth)), photos)
     if not place.is_dir():
         place.stat()  # raises FileNotFoundError, which names it
-        return [Labelled(place.parent / name, label) for name, label in _read_csv(place)]
+        return [Labelled(place.parent / name, label) for name, label in _read_csv(Path(local_file(place)))]
     folders = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise ValueError(f"{place} holds no folders of classes; give the labels of single photos with --truth FILE")

@@ -71,7 +71,7 @@ def find_photos(places: Sequence[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for place in map(as_path, places):
         place.stat()  # raises FileNotFoundError, which names it
-        found += _photos_below(place) if place.is_dir() else [place]
+        found += photos_below(place) if place.is_dir() else [place]
     if not found:
         names = ", ".join(map(str, places))
         raise ValueError(f"There are no images in {names} (looked for {' '.join(sorted(SUFFIXES))})")
@@ -185,7 +185,12 @@ def cut_centre(photo: "Image.Image", resize: int, size: tuple[int, int], interpo
     return photo.crop((left, top, left + size[1], top + size[0]))
 
 
-def _photos_below(folder: Path) -> list[Path]:
+def photos_below(folder: Path) -> list[Path]:
+    """The image files in a folder, at any depth, sorted; hidden ones and those of hidden folders are left out.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
     if in_bucket(folder):
         return _photos_in_bucket(folder)
 

@@ -15,6 +15,7 @@ import jax
 from flaxapps.distributed import is_anywhere, is_first
 from flaxapps.manifests import difference, read_manifest, write_manifest
 from flaxapps.model import Model
+from flaxapps.paths import as_path, in_bucket
 from flaxapps.reports import replacing
 from train.checksums import check_seal, sealed
 from train.datasets import Dataset
@@ -73,7 +74,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        self.folder = Path(folder).absolute()
+        self.folder = as_path(folder) if in_bucket(folder) else Path(folder).absolute()
         self._description = dict(description)
         self._data = data
         self._orbax: Any = ocp
@@ -220,7 +221,7 @@ class Checkpoints:
             while broken.exists():
                 broken = broken.with_name(f"{broken.name}-again")
             warnings.warn(f"{failure}. It is renamed to {broken.name}; trying the one before.", stacklevel=5)
-            os.replace(self.folder / str(step), broken)
+            (self.folder / str(step)).rename(broken)
         is_anywhere(False)  # the others wait until it is renamed
         self._manager.reload()
 

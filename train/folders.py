@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxapps.photos import SUFFIXES
+from flaxapps.paths import as_path, in_bucket
+from flaxapps.photos import SUFFIXES, photos_below
 from train.images import ImageDataset, image_options
 from train.splits import split_indices
 
@@ -73,7 +74,7 @@ def image_folder(
         on_error=on_error,
         workers=workers,
     )
-    root = Path(path)
+    root = as_path(path)
     present = _class_folders(root)
     wanted = list(present if class_names is None else class_names)
     _check_classes(root, wanted, present, named=class_names is not None)
@@ -103,7 +104,7 @@ def _class_folders(root: Path) -> list[str]:
         raise NotADirectoryError(
             f"{root} is a file: give the folder with the class folders, or use image_table for a CSV"
         )
-    entries = sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))
+    entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     beside = [name for name in entries if _is_image(name) and not (root / name).is_dir()]
     folders = [name for name in entries if (root / name).is_dir()]
     if not folders:
@@ -129,6 +130,11 @@ def _check_classes(root: Path, wanted: list[str], present: list[str], named: boo
 
 def _images_below(root: Path, name: str, follow_links: bool) -> Iterator[str]:
     """File names relative to the root, in Keras's order: folder by folder, those of a folder before its folders'."""
+    prefix = len(os.path.join(root, ""))
+    if in_bucket(root):
+        files = [str(path)[prefix:] for path in photos_below(root / name)]
+        yield from sorted(files, key=os.path.split)
+        return
     names_in, seen = {}, set()
     for folder, subfolders, names in os.walk(root / name, onerror=_fail, followlinks=follow_links):
         if follow_links:
@@ -139,7 +145,6 @@ def _images_below(root: Path, name: str, follow_links: bool) -> Iterator[str]:
             seen.add(real)
         subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
         names_in[folder] = sorted(filter(_is_image, names))
-    prefix = len(os.path.join(root, ""))
     for folder in sorted(names_in):
         yield from (os.path.join(folder[prefix:], file) for file in names_in[folder])
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from flaxapps.image import INTERPOLATIONS, ImageError, img_to_array, load_img
 from flaxapps.manifests import fingerprint_of
+from flaxapps.paths import as_path, in_bucket
 from train.datasets import HASHED_BYTES, Batches
 from train.pipeline import pipeline
 
@@ -218,7 +219,8 @@ class ImageDataset:
 
         color_mode = self.options.color_mode
         try:
-            with open(os.path.join(self.root, self.files[index]), "rb") as file:
+            path = os.path.join(self.root, self.files[index])
+            with as_path(path).open("rb") as file:
                 image = load_img(file, color_mode, self.options.image_size, self.options.interpolation)
                 file.seek(0)
                 mode = Image.open(file).mode
@@ -226,7 +228,7 @@ class ImageDataset:
             return error
         if color_mode != "grayscale" and mode.startswith(DEEP_MODES):
             return ImageError(
-                f"{file.name}: greyscale of more than 8 bits (mode {mode}) read as {color_mode!r} would be cut off at "
+                f"{path}: greyscale of more than 8 bits (mode {mode}) read as {color_mode!r} would be cut off at "
                 "255, nearly all white: save it with 8 bits, or read with color_mode='grayscale'"
             )
         return img_to_array(image, "channels_last", self._dtype)
@@ -257,7 +259,9 @@ def _in_threads(describe: Callable[[int], Described], count: int) -> list[Descri
 
 def _size(path: str) -> int | str:
     try:
-        return os.stat(path).st_size
+        found: Any = as_path(path).stat()
+        size: int = found.length if in_bucket(path) else found.st_size
+        return size
     except OSError as error:
         return f"{error.strerror}"
 
@@ -269,7 +273,7 @@ def _content(path: str, size: int | str, read: bool) -> str:
     if not read:
         return f"{size} bytes"
     try:
-        with open(path, "rb") as file:
+        with as_path(path).open("rb") as file:
             return f"{size} bytes, CRC-32 {zlib.crc32(file.read()):08x}"
     except OSError as error:
         return f"{size} bytes, {error.strerror}"

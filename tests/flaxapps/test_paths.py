@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import train
 from flaxapps import Input, Model, image, layers, paths, save_model
 from flaxapps.cli import main
 from flaxapps.paths import as_path, in_bucket, local_file
@@ -131,3 +132,38 @@ def test_prediction_from_bucket_to_bucket(form: str, sent, bucket, capsys: pytes
     assert (there / name).exists()
     assert main(["predict", "gs://mine/photos", "--model", "gs://mine/model", "--output", "gs://mine/one.txt"]) == 1
     assert "cup" in as_path("gs://mine/one.txt").read_bytes().decode()
+
+
+@pytest.fixture
+def classes(bucket, tmp_path: Path) -> Path:
+    """A folder for each class, one with folders of its own; on this machine and in the bucket."""
+    random = np.random.default_rng(1)
+    for name in ("cup/2.png", "cup/old/1.png", "fork/3.png", "fork/.hidden/4.png", "pan/b/5.png", "pan/a.png"):
+        path = tmp_path / "labelled" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+        with replacing(f"gs://mine/labelled/{name}", "wb") as stream:
+            stream.write(path.read_bytes())
+    return tmp_path / "labelled"
+
+
+def test_training_photos_of_a_bucket(classes):
+    """The same files in the same order, with the same fingerprint, as Keras orders them on a disk."""
+    here, there = (train.image_folder(place, image_size=(8, 8)) for place in (classes, "gs://mine/labelled"))
+    assert there.files == here.files == ["cup/2.png", "cup/old/1.png", "fork/3.png", "pan/a.png", "pan/b/5.png"]
+    assert there.manifest() == here.manifest()
+    assert there.fingerprint == here.fingerprint
+    for ours, theirs in zip(
+        next(iter(there.batches(5, seed=None))), next(iter(here.batches(5, seed=None))), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_evaluation_of_a_bucket(sent, classes, capsys: pytest.CaptureFixture[str]):
+    results = []
+    for place in ("gs://mine/model", "gs://mine/labelled"), (sent / "model", classes):
+        model, data = map(str, place)
+        assert main(["evaluate", data, "--model", model, "--format", "json"]) == 0
+        results.append(capsys.readouterr().out)
+    assert results[0] == results[1]
+    assert '"photos": 5' in results[0]
