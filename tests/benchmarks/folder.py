@@ -28,7 +28,7 @@ batch = 32  # what Keras's and torch's loaders take by default or in most exampl
 OURS = """
 import flaxapps
 from flaxapps.allocation import keep_freed_memory
-from flaxapps.inference import usual_batch_size
+from flaxapps.inference import predict_batches, usual_batch_size
 from flaxapps.photos import find_photos, photo_format, read_photos
 from flaxapps.resnet50 import ResNet50
 keep_freed_memory()  # this and the rest as `flaxapps predict` does
@@ -38,9 +38,8 @@ model, variables = flaxapps.optimize(*network, mode="fast")
 def classify(paths):
     batch = usual_batch_size()
     photos = read_photos(paths, photo_format(model), interpolation="bilinear", draft=True, batch_size=batch)
-    scores = flaxapps.predict_batches(
-        model, variables, (arrays for _, arrays in photos), batch_size=batch, preprocess="caffe"
-    )
+    arrays = (arrays for _, arrays in photos)
+    scores = predict_batches(model, variables, arrays, batch_size=batch, preprocess="caffe")
     return sum(len(rows[0]) for rows in scores)
 
 paths = find_photos([folder])
@@ -48,14 +47,15 @@ run = lambda count: classify(paths[:count])
 """
 KERAS = """
 import keras
+photo = keras.Input((224, 224, 3))
 network = keras.applications.ResNet50(weights=None)
-preprocess = keras.applications.resnet50.preprocess_input
+network = keras.Model(photo, network(keras.applications.resnet50.preprocess_input(photo)))
 
 def run(count):
     data = keras.utils.image_dataset_from_directory(
         folder, labels=None, image_size=(224, 224), batch_size=batch, shuffle=False, verbose=False
     )
-    data = data.take(-(-count // batch)).map(preprocess).prefetch(2)
+    data = data.take(-(-count // batch)).prefetch(2)
     return len(network.predict(data, verbose=0))
 """
 TORCH = """
