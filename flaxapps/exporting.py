@@ -8,6 +8,8 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from flaxapps.graph import Graph, Step, source_inputs
 from flaxapps.keras_configs import input_entry, layer_entry, operation_entry, outside_shape, policy
 from flaxapps.layers import Functional, ImageByImage, InputLayer, Operation, Sequential, Slot, merging
 from flaxapps.model import Model
+from flaxapps.paths import in_bucket
 from flaxapps.recording import Layer, Node, Shape
 from weight_port import WeightError
 from weight_port.archives import CONFIG_MEMBER, WEIGHTS_MEMBER
@@ -42,11 +45,20 @@ def save_model(model: Model, variables: Mapping[str, Any], path: str | os.PathLi
         WeightError: The variables are not the model's, or Keras has no such model: a layer of a kind that only exists
             here, a function without a name, an axis that channels_first images do not have. Nothing is written.
         FileNotFoundError: There is no such folder.
+        ImportError: The path is in a bucket, and what that needs is not there.
     """
     if not os.fspath(path).endswith(SUFFIX):
         raise WeightError(f"{os.fspath(path)} has to end in {SUFFIX}. weight_port.save_weights writes weights alone.")
     config = json.dumps(model_config(model))
     arrays = check_variables(model, variables)
+    if in_bucket(path):
+        from flaxapps.reports import replacing as sent  # Rich is not loaded to compute
+
+        with TemporaryDirectory() as folder, sent(path, "wb") as stream:
+            local = Path(folder, f"model{SUFFIX}")
+            save_model(model, variables, local)
+            stream.write(local.read_bytes())
+        return
     date = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     with replacing(path) as part, scratch_file(path) as weights:
         write_file(weights, write_tree, model, arrays)

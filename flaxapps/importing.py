@@ -14,6 +14,7 @@ from flaxapps.configs import channels_last, default_mode, hashable, is_operation
 from flaxapps.graph import Graph
 from flaxapps.model import Model
 from flaxapps.network import Network, on_device
+from flaxapps.paths import local_file
 from flaxapps.recording import Call, Layer, Node
 from weight_port import WeightError
 
@@ -42,7 +43,9 @@ def load_model(path: str | os.PathLike[str]) -> Network:
     Raises:
         WeightError: The file is damaged, holds no model, or holds layers that cannot be imported; all are listed.
         FileNotFoundError: There is no file.
+        ImportError: The path is in a bucket, and what that needs is not there.
     """
+    path = local_file(path)
     model = load_architecture(path)
     return Network(model, on_device(weight_port.load_weights(path, model)))
 

@@ -13,6 +13,7 @@ from flaxapps.classification import chosen_preprocessing, open_file, settle_form
 from flaxapps.inference import known_preprocessing
 from flaxapps.model import Model
 from flaxapps.network import on_device
+from flaxapps.paths import in_bucket
 from flaxapps.recipe import read_recipe
 from flaxapps.registry import build_model, get_model, list_models, model_info
 from flaxapps.reports import describe_error
@@ -131,6 +132,11 @@ def _check_packages(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
+    if in_bucket(arguments.output):
+        raise ValueError(
+            f"--output is a folder of this machine, got {arguments.output}: give one, and copy what "
+            "is in it to the bucket at the end"
+        )
     file = Path(arguments.output) / ARGUMENTS_FILE
     if not file.is_file():
         return

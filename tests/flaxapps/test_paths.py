@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import train
-from flaxapps import Input, Model, image, layers, paths, save_model
+from flaxapps import Input, Model, image, layers, load_model, paths, save_model
 from flaxapps.cli import main
 from flaxapps.paths import as_path, in_bucket, local_file
 from flaxapps.photos import find_photos
@@ -132,6 +132,27 @@ def test_prediction_from_bucket_to_bucket(form: str, sent, bucket, capsys: pytes
     assert (there / name).exists()
     assert main(["predict", "gs://mine/photos", "--model", "gs://mine/model", "--output", "gs://mine/one.txt"]) == 1
     assert "cup" in as_path("gs://mine/one.txt").read_bytes().decode()
+
+
+def test_models_of_a_bucket(bucket, tmp_path: Path):
+    picture = Input((8, 8, 3))
+    model = Model(picture, layers.Dense(3)(layers.Flatten()(picture)), name="one")
+    variables = model.init_variables()
+    save_model(model, variables, "gs://mine/models/one.keras")
+    loaded = load_model("gs://mine/models/one.keras")
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("f4")
+    np.testing.assert_array_equal(loaded.model.apply(loaded.variables, x), model.apply(variables, x))
+    with pytest.raises(FileNotFoundError):
+        load_model("gs://mine/models/absent.keras")
+
+
+@pytest.mark.parametrize("option", ["--output", "--resume"])
+def test_a_training_run_is_on_this_machine(option: str, bucket, capsys: pytest.CaptureFixture[str]):
+    """pathlib would have made a folder `gs:` of it."""
+    command = ["finetune", "photos", "--model", "xception", "--output", "gs://mine/run"]
+    assert main([*command, *(["--resume"] if option == "--resume" else [])]) == 1
+    assert "--output is a folder of this machine, got gs://mine/run" in capsys.readouterr().err
+    assert not Path("gs:").exists()
 
 
 @pytest.fixture
