@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,16 @@ def test_nothing_large_and_no_path_of_a_machine_is_committed():
         assert path.stat().st_size < 1 << 20, path
         if path.suffix in {".py", ".md", ".toml", ".json", ""}:
             assert "/wo" + "rk/" not in path.read_text(), path
+
+
+def test_oldest_versions_are_those_of_the_project():
+    """What .ci/run tests with has the lower bound of every dependency that is not for tests or docs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["demo"], *extras["train"], *extras["export"]]
+    bounds = dict(each.split(">=") for each in wanted if ">=" in each)
+    lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
+    oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert oldest.keys() == bounds.keys()
+    for name, version in oldest.items():
+        assert version in (bounds[name], f"{bounds[name]}.0"), name
