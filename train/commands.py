@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxapps.config import keep_compilations
+from flaxapps.distributed import add_distributed, join_processes
 from flaxapps.image import INTERPOLATIONS
 from flaxapps.options import PREPROCESSING
 from train.planning import ARGUMENTS_FILE, DEFAULT_RATES
@@ -73,6 +74,14 @@ def add_arguments(command: Any) -> None:
     group.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="as well as at the end of every epoch")
     group.add_argument("--tensorboard", action="store_true", help="write event files to DIR/tensorboard")
 
+    group = command.add_argument_group("devices")
+    group.add_argument("--mesh", type=mesh_sizes, metavar="data=N,model=M", help="M devices share large dense layers")
+    group.add_argument(
+        "--shard-optimizer", action="store_true", help="each device keeps a part of the optimizer's arrays"
+    )
+    group.add_argument("--describe", action="store_true", help="say what a step takes on each device, and end")
+    add_distributed(command)
+
     group = command.add_argument_group("photos")
     group.add_argument("--validation", metavar="DATA", help="photos to validate on, in place of a split")
     group.add_argument("--validation-split", type=float, default=0.2, metavar="SHARE", help="default: %(default)s")
@@ -101,8 +110,21 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"finetune needs {' and '.join(missing)}")
     from train.finetuning import finetune
 
+    join_processes(arguments, preemption=True)
     keep_compilations()
     return finetune(arguments)
+
+
+def mesh_sizes(text: str) -> dict[str, int]:
+    """Devices along each axis.
+
+    >>> mesh_sizes("data=4,model=2")
+    {'data': 4, 'model': 2}
+
+    Raises:
+        ValueError: It is no such text; argparse tells it.
+    """
+    return {name: int(size) for name, size in (part.split("=") for part in text.split(","))}
 
 
 def _take_over(arguments: argparse.Namespace) -> None:

@@ -10,10 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 
 import weight_port
+from flaxapps.distributed import is_anywhere, is_first
 from flaxapps.exporting import save_model
+from flaxapps.inference import preprocessing_function
 from flaxapps.network import on_device
 from flaxapps.recipe import MODEL_FILE, Recipe, write_recipe
 from flaxapps.reports import new_table, open_console, replacing
@@ -22,8 +25,12 @@ from train.errors import Interrupted
 from train.evaluation import evaluate
 from train.figures import write_confusion, write_curves
 from train.loop import fit
+from train.losses import make_objective
+from train.parallel import fetch, place_on_devices
 from train.planning import ARGUMENTS_FILE, Phase, Plan, make_plan, settings
+from train.preparation import Preparation
 from train.splitting import split_at_frozen
+from train.step_costs import estimate_step, write_step_costs
 from train.tensorboard import TensorBoard
 
 HISTORY_FILE = "history.json"
@@ -48,17 +55,23 @@ def finetune(arguments: argparse.Namespace) -> int:
         OSError: A file cannot be read or written.
     """
     plan = make_plan(arguments)
+    if arguments.describe:
+        _describe(plan, arguments)
+        return 0
     folder = Path(arguments.output)
+    is_anywhere(False)  # every process has seen the folder as it was
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / ARGUMENTS_FILE) as stream:
-        stream.write(json.dumps(settings(arguments), indent=1) + "\n")
+    if is_first():
+        with replacing(folder / ARGUMENTS_FILE) as stream:
+            stream.write(json.dumps(settings(arguments), indent=1) + "\n")
     try:
         variables, histories = _train(plan, arguments, folder)
         _write_results(plan, variables, histories, folder, arguments.batch_size)
     except (Interrupted, KeyboardInterrupt) as error:
         received = error.signal if isinstance(error, Interrupted) else signal.SIGINT
         advice = f"what was reached is kept, and `flaxapps finetune --resume --output {folder}` goes on"
-        print(f"flaxapps: interrupted by {received.name}; {advice}", file=sys.stderr)
+        if is_first():
+            print(f"flaxapps: interrupted by {received.name}; {advice}", file=sys.stderr)
         return 128 + received
     return 0
 
@@ -75,22 +88,22 @@ def _train(plan: Plan, arguments: argparse.Namespace, folder: Path) -> tuple[Map
     for phase in plan.phases[len(done) :]:
         console.print(f"Training {phase.title}: {len(plan.data)} photos of {len(plan.data.class_names)} classes")
         variables, histories[phase.name] = _train_phase(plan, phase, variables, arguments, folder)
-        with replacing(folder / HISTORY_FILE) as stream:
-            stream.write(json.dumps(histories) + "\n")
-        save_model(plan.model, variables, _model_of(phase, folder))
+        if is_first():
+            with replacing(folder / HISTORY_FILE) as stream:
+                stream.write(json.dumps(histories) + "\n")
+            save_model(plan.model, variables, _model_of(phase, folder))
     return variables, histories
 
 
 def _train_phase(
     plan: Plan, phase: Phase, variables: Mapping[str, Any], arguments: argparse.Namespace, folder: Path
 ) -> tuple[Mapping[str, Any], dict[str, list[Any]]]:
-    head = phase.name == "head"
-    rate = phase.learning_rate
+    events = [TensorBoard(folder / "tensorboard" / phase.name)] if arguments.tensorboard and is_first() else []
     result = fit(
         plan.model,
         variables,
         plan.data,
-        optimizer=optax.rmsprop(rate) if head else optax.sgd(rate, momentum=MOMENTUM),
+        optimizer=_optimizer(phase),
         batch_size=arguments.batch_size,
         frozen=phase.frozen,
         epochs=phase.epochs,
@@ -102,10 +115,39 @@ def _train_phase(
         seed=arguments.seed,
         augmentation=plan.augmentation,
         preprocess=False if plan.preprocess == "none" else plan.preprocess,
-        callbacks=[TensorBoard(folder / "tensorboard" / phase.name)] if arguments.tensorboard else [],
+        callbacks=events,
+        mesh=arguments.mesh,
+        shard_optimizer=arguments.shard_optimizer,
         early_stopping=EarlyStopping(patience=arguments.patience) if arguments.patience else None,
     )
-    return result.variables, result.history
+    return fetch(result.variables), result.history
+
+
+def _optimizer(phase: Phase) -> optax.GradientTransformation:
+    rate = phase.learning_rate
+    return optax.rmsprop(rate) if phase.name == "head" else optax.sgd(rate, momentum=MOMENTUM)
+
+
+def _describe(plan: Plan, arguments: argparse.Namespace) -> None:
+    """Prints what a step of every phase takes, computed from the photos: features that are kept take less."""
+    placement = place_on_devices("auto", arguments.batch_size, None, arguments.mesh, arguments.shard_optimizer)
+    preprocess = preprocessing_function(plan.model, False if plan.preprocess == "none" else plan.preprocess)
+    shape, labels = (arguments.batch_size, *plan.model.input_shape[1:]), (arguments.batch_size,)
+    dtype = "float32" if shape[-1] == 1 else "uint8"  # as photos are read
+    for phase in plan.phases:
+        costs = estimate_step(
+            plan.model,
+            placement,
+            jax.ShapeDtypeStruct(shape, dtype),
+            jax.ShapeDtypeStruct(labels, "int32"),
+            objective=make_objective(plan.model, "categorical_crossentropy"),
+            optimizer=_optimizer(phase),
+            frozen=phase.frozen,
+            metrics=("accuracy",),
+            prepare=Preparation(plan.augmentation, preprocess),
+        )
+        open_console().print(f"Training {phase.title}")
+        write_step_costs(sys.stdout, costs, placement.mesh.shape, arguments.batch_size)
 
 
 def _caches_features(plan: Plan, phase: Phase, option: str) -> bool:
@@ -140,6 +182,8 @@ def _write_results(
         metrics=("accuracy", "top_5_accuracy", "confusion_matrix"),
         preprocess=False if plan.preprocess == "none" else plan.preprocess,
     )
+    if not is_first():
+        return
     names = plan.data.class_names
     title = "Validation" if plan.validation else "Training photos"
     titles = {phase.title: histories[phase.name] for phase in plan.phases}

@@ -93,12 +93,6 @@ class Placement:
         batch = jax.tree.map(lambda array: _repeat_to(array, len(mask)), (images, labels))
         return jax.make_array_from_process_local_data(sharding, (*batch, mask))
 
-    def fetch(self, tree: Any) -> Any:
-        """Arrays as NumPy's, whole; of several processes all have to call this."""
-        if not self.mesh.is_multi_process:
-            return jax.device_get(tree)
-        return multihost_utils.process_allgather(tree, tiled=True)
-
     def step(self, **options: Any) -> StepFunction:
         """`train_step` on these devices.
 
@@ -206,6 +200,13 @@ def _place_whole(leaf: Any, sharding: NamedSharding) -> jax.Array:
 def _repeat_to(array: NDArray[Any], size: int) -> NDArray[Any]:
     """Repeats rows from the first on until there are `size`; zeros where there is none."""
     return array[np.arange(size) % len(array)] if len(array) else np.zeros((size, *array.shape[1:]), array.dtype)
+
+
+def fetch(tree: Any) -> Any:
+    """Arrays as NumPy's, whole; where they lie on the devices of several processes all have to call this."""
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)):
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def fill_up(images: Any, labels: NDArray[Any], multiple: int) -> tuple[Any, NDArray[Any], NDArray[np.bool_] | None]:

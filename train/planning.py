@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import weight_port
 from flaxapps.classification import chosen_preprocessing, open_file, settle_format
+from flaxapps.distributed import SETTINGS
 from flaxapps.inference import known_preprocessing
 from flaxapps.model import Model
 from flaxapps.network import on_device
@@ -25,7 +26,17 @@ from train.masks import frozen_layers
 from train.tables import image_table
 
 ARGUMENTS_FILE = "arguments.json"
-NOT_SETTINGS = ("run", "debug", "resume", "output", "workers")  # arguments that do not change what comes out
+NOT_SETTINGS = (
+    "run",
+    "debug",
+    "resume",
+    "output",
+    "workers",
+    "describe",
+    "mesh",
+    "shard_optimizer",
+    *SETTINGS,
+)  # arguments that do not change what comes out
 DEFAULT_RATES = (1e-3, 1e-4)  # of RMSprop for the head and of SGD for the top, as Keras documents the recipe
 
 

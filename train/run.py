@@ -16,7 +16,7 @@ from train.events import Callback, EpochEnd, Event, StepEnd
 from train.history import add_fetched, extend, fetch_sums, values_of
 from train.interruption import Interruption
 from train.losses import Objective
-from train.parallel import Placement, StepFunction
+from train.parallel import Placement, StepFunction, fetch
 from train.position import Position
 from train.soundness import all_finite, describe_batch
 from train.state import TrainState
@@ -152,7 +152,7 @@ class Run:
         self.position = self.position.after_epoch(extend(self.position.history, values))
         self.save()
         if self.best.restore_best and self.best.best_epoch(self.position.history) == self.position.epoch - 1:
-            self.best_arrays = self.placement.fetch((self.state.params, self.state.batch_stats))
+            self.best_arrays = fetch((self.state.params, self.state.batch_stats))
         ended = EpochEnd(
             self.position.step, self.position.epoch - 1, values, self.position.history, self.state.variables
         )
