@@ -16,6 +16,7 @@ from PIL import Image
 
 from flaxapps import Input, Model, layers, load_model, save_model
 from flaxapps.cli import main
+from tests.processes import run
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 200, 60), "red": (200, 60, 40)}
 
@@ -264,3 +265,35 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     assert "--freeze-until mixed8" in printed
     assert "what comes out" in printed
+
+
+def test_describe_says_what_a_step_takes_and_ends(photos: Path, base: Path, tmp_path: Path, capsys):
+    output = tmp_path / "out"
+    assert main(command(photos, base, output, "--describe", "--mesh", "data=4,model=2", "--shard-optimizer")) == 0
+    printed = capsys.readouterr().out
+    assert "Training the new head alone" in printed
+    assert "Training from what follows norm on" in printed
+    assert printed.count("devices: 4 along data, 2 along model") == 2
+    momentum = next(line.split() for line in printed.splitlines() if "trace/second/kernel" in line)
+    assert momentum[1:] == ["(3,", "3,", "4,", "6)", "-,", "-,", "data,", "-", "0.000864", "MB", "0.000216", "MB"]
+    for row in ("parameters that train", "intermediate values", "memory", "operations"):
+        assert printed.count(f"\n {row} ") == 2
+    assert not output.exists()
+    assert main(command(photos, base, output, "--describe", "--mesh", "data=3")) == 1
+    assert "data=3 should multiply to the number of devices, which is 8" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(photos: Path, base: Path, tmp_path: Path):
+    """Both phases, with features that are kept; then one process finds the run at its end."""
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    first, second = run(["-m", "flaxapps", *command(photos, base, shared)], 2, devices=2)
+    assert "Next: flaxapps predict" in first
+    assert all(line.startswith("[Gloo]") for line in second.splitlines())
+    assert main(command(photos, base, alone)) == 0
+    assert {path.name for path in shared.iterdir()} == {path.name for path in alone.iterdir()}
+    histories = [json.loads((folder / "history.json").read_text()) for folder in (shared, alone)]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5), *histories)
+    models = [load_model(folder / "model.keras").variables for folder in (shared, alone)]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), *models)
+    assert main(["finetune", "--resume", "--output", str(shared)]) == 0
