@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from flaxapps.registry import list_models, model_info
 
 Rows = list[NDArray[Any]]
 Function = Callable[[jax.Array], jax.Array]
+PROGRAMS_KEPT = 32  # of a model and a shape of batch; each takes 2 to 50 MB that the process would never free
 FEW_IMAGES = 16  # folding ResNet50 takes as long as one or two images, and saves a tenth of each at best
 
 
@@ -38,7 +39,8 @@ def predict(
     """Runs a model over many images.
 
     The model is compiled once for a batch shape, and the last batch is padded to it. Batches are split over all local
-    devices; the next one is sent while the last one computes.
+    devices; the next one is sent while the last one computes. What was compiled is kept for the last 32 models and
+    shapes, so that a process of many does not grow.
 
     Args:
         model: The network.
@@ -109,7 +111,8 @@ def predict_batches(
             mesh = Mesh(np.array(devices), ("batch",))
             variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
         arrays = jax.device_put([_pad(array, size) for array in rows], NamedSharding(mesh, PartitionSpec("batch")))
-        started = _forward(model, function, mesh, variables, arrays), len(rows[0])
+        program = _program(model, function, mesh, tuple((array.shape, array.dtype) for array in arrays))
+        started = program(variables, arrays), len(rows[0])
         if pending:
             yield _fetch(*pending)
         pending = started
@@ -175,16 +178,19 @@ def forward(
     return [at_least_float32(output) for output in ([outputs] if isinstance(model.output, Node) else outputs)]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _forward(
-    model: Model, function: Function | None, mesh: Mesh, variables: Mapping[str, Any], arrays: list[jax.Array]
-) -> list[jax.Array]:
+@lru_cache(maxsize=PROGRAMS_KEPT)
+def _program(
+    model: Model, function: Function | None, mesh: Mesh, shapes: tuple[Any, ...]
+) -> Callable[[Mapping[str, Any], list[jax.Array]], list[jax.Array]]:
+    """`forward`, compiled for one shape of batch; a function of its own, so that all JAX keeps of it goes with it."""
+
     def one_device(variables: Mapping[str, Any], arrays: list[jax.Array]) -> list[jax.Array]:
         return forward(model, function, variables, arrays)
 
     # Every device runs the program of its own part: lowerings that depend on the batch see the part, not the whole.
     split = PartitionSpec("batch")
-    return jax.shard_map(one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split)(variables, arrays)
+    program: Any = jax.jit(jax.shard_map(one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split))
+    return program  # type: ignore[no-any-return]
 
 
 def _fetch(outputs: list[jax.Array], used: int) -> Rows:

@@ -15,6 +15,7 @@ SECTIONS = {
     "attacks": "model files made to do harm",
     "images": "photos that are damaged, odd or hostile, through `flaxapps predict`",
     "files": "damaged weight and model files, each read by a process of its own",
+    "enduring": "half an hour of predictions, thousands of models loaded: memory and open files",
 }
 
 

@@ -3,10 +3,12 @@
 import pytest
 
 from tests.faults import __main__ as program
+from tests.faults import enduring
 from tests.faults.report import SECTIONS, Row, outcome_of, section_rows, tally
 
 # How often at most, so that no section takes long here; `python -m tests.faults` does all of it.
 COUNTS = {"downloads": 5, "caches": 2, "attacks": 1, "files": 100, "images": 40, "training": 3, "resuming": 4}
+COUNTS |= {"enduring": 2}
 
 
 @pytest.mark.slow
@@ -48,3 +50,10 @@ def test_the_program_fails_if_anything_is_wrong(
     found.append(Row("a stall", {"wrong": 1}, ("a stall (3): no answer",)))
     assert program.main(["--section", "downloads"]) == 1
     assert "WRONG: a stall (3): no answer" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_memory_without_a_bound_is_seen_to_grow() -> None:
+    endured = enduring.in_a_process("predict", "--calls", "70", "--unbounded")
+    assert endured.growth > enduring.ALLOWED_GROWTH
+    assert endured.problems == [f"memory grew by {endured.growth:.0f} MB"]

@@ -1,11 +1,14 @@
 """predict: batches, devices, compilations, preprocessing, bad images."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flaxapps import Input, Model, inference, layers, predict
+from flaxapps.inference import PROGRAMS_KEPT
 from flaxapps.preprocessing import preprocess_input
 
 SHAPE = (6, 5, 3)
@@ -304,3 +307,16 @@ def test_arguments_are_left_alone():
     before = x.copy()
     predict(MODEL, VARIABLES, x, batch_size=4, preprocess="caffe")
     np.testing.assert_array_equal(x, before)
+
+
+def test_only_the_last_programs_are_kept():
+    image = Input((None, None, 1))
+    model = Model(image, layers.GlobalAveragePooling2D()(image))
+    client = jax.devices()[0].client
+    inference._program.cache_clear()
+    gc.collect()
+    before = len(client.live_executables())
+    for size in range(1, PROGRAMS_KEPT + 9):
+        assert predict(model, {}, np.ones((1, size, 1, 1), np.float32)) == pytest.approx(1)
+    gc.collect()
+    assert PROGRAMS_KEPT / 2 < len(client.live_executables()) - before <= PROGRAMS_KEPT
