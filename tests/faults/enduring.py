@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.faults.report import Row, at_most
 
 MEGABYTE = 10**6
-ALLOWED_GROWTH = 40.0  # MB; a cache without bounds adds 100 and more to the shorter runs
+ALLOWED_GROWTH = 60.0  # MB, of which 35 are seen while caches fill; one without bounds adds 110 in 70 calls
 SIZES = range(32, 128, 4)  # of square images: with batches and dtypes about a thousand shapes, of which 32 are kept
 
 
