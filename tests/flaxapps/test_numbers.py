@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from flaxapps import list_models, predict
 from flaxapps.precision import with_dtype
-from flaxapps.registry import build_model
+from flaxapps.registry import build_model, model_info
 from tests.networks import recipe_variables, relative_difference
 
 TOLERANCES = {"float64": 1e-6, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
@@ -27,3 +28,18 @@ def test_outputs_are_those_of_float64_within_the_tolerance_of_the_dtype(name, si
             output = jax.jit(with_dtype(model, dtype).apply)(variables, given)
             assert output.dtype == dtype
             assert relative_difference(np.asarray(output, np.float64), truth) < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", list_models())
+def test_extreme_images_give_finite_features(name, dtype):
+    size = model_info(name).min_size
+    model = with_dtype(
+        build_model(name, weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)), dtype
+    )
+    variables = recipe_variables(model)
+    images = np.stack([np.full((size, size, 3), value, np.float32) for value in (0, 255, 1e4)])
+    features = predict(model, variables, images, preprocess=True, optimize=None)
+    assert np.isfinite(features).all()
+    assert not np.array_equal(features[0], features[1])
