@@ -184,12 +184,12 @@ def _program(
 ) -> Callable[[Mapping[str, Any], list[jax.Array]], list[jax.Array]]:
     """`forward`, compiled for one shape of batch; a function of its own, so that all JAX keeps of it goes with it."""
 
-    def one_device(variables: Mapping[str, Any], arrays: list[jax.Array]) -> list[jax.Array]:
+    def forward_part(variables: Mapping[str, Any], arrays: list[jax.Array]) -> list[jax.Array]:
         return forward(model, function, variables, arrays)
 
     # Every device runs the program of its own part: lowerings that depend on the batch see the part, not the whole.
     split = PartitionSpec("batch")
-    program: Any = jax.jit(jax.shard_map(one_device, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split))
+    program: Any = jax.jit(jax.shard_map(forward_part, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split))
     return program  # type: ignore[no-any-return]
 
 
