@@ -9,7 +9,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from lzma import LZMAError
 
@@ -37,16 +37,18 @@ class StoredArray:
         name: Its name in the file; for the newer format the group's path.
         id: The open dataset.
         shape: Shape in the file.
+        is_bfloat16: Whether it holds two bytes of no type, with a note, which is how Keras stores bfloat16.
     """
 
     name: str
     id: h5d.DatasetID
     shape: tuple[int, ...]
+    is_bfloat16: bool = False
 
     @property
     def dtype(self) -> str:
-        """Type of its numbers in the file; Keras stores "bfloat16" as two bytes of no type, with a note."""
-        return "bfloat16" if self._is_bfloat16() else str(self.id.dtype)
+        """Type of its numbers in the file."""
+        return "bfloat16" if self.is_bfloat16 else str(self.id.dtype)
 
     def read(self, integers: bool = False, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Reads the array as float32 into aligned memory.
@@ -59,11 +61,13 @@ class StoredArray:
             WeightError: The bytes cannot be read, or are not numbers of the right kind.
         """
         try:
-            if self.id.get_type() != h5t.IEEE_F32LE:  # which is nearly every array
-                if self._is_bfloat16():
-                    return self._read_bfloat16()
-                self._check_numbers(integers)
             result = aligned(self.shape) if out is None else out
+            if self.is_bfloat16:
+                wide = h5py.Dataset(self.id)[()].view(np.uint16).astype(np.uint32) << 16  # the upper half of float32
+                result[...] = wide.view(np.float32)
+                return result
+            if self.id.get_type() != h5t.IEEE_F32LE:  # which is nearly every array
+                self._check_numbers(integers)
             if result.size and not (self.is_large and self._read_from_disk(result)):
                 self.id.read(h5s.ALL, h5s.ALL, result, h5t.NATIVE_FLOAT)
         except WeightError:
@@ -93,15 +97,6 @@ class StoredArray:
             start, unread = start + count, unread[count:]
         return True
 
-    def _is_bfloat16(self) -> bool:
-        return bool(self.id.dtype == np.dtype("V2") and read_text(self.id, b"dtype") == "bfloat16")
-
-    def _read_bfloat16(self) -> NDArray[np.float32]:
-        result = aligned(self.shape)
-        wide = h5py.Dataset(self.id)[()].view(np.uint16).astype(np.uint32) << 16  # the upper half of float32
-        result[...] = wide.view(np.float32)
-        return result
-
     def _check_numbers(self, integers: bool) -> None:
         if self.id.dtype.kind not in ("fiu" if integers else "f"):
             raise WeightError(f"{self.name} holds {self.id.dtype}, not floating-point numbers")
@@ -112,13 +107,14 @@ class StoredArray:
         return f"{self.name} {self.shape}"
 
 
-def open_array(group: h5g.GroupID, link: str, name: str) -> StoredArray:
+def open_array(group: h5g.GroupID, link: str, name: str, check: Callable[[], None]) -> StoredArray:
     """Opens one array, without a look at its numbers.
 
     Args:
         group: Where it is.
         link: Its place below the group.
         name: What the array is called from here on.
+        check: Called before a heap is used, where the note of a bfloat16 array may be.
 
     Raises:
         WeightError: It is no array, or in another file.
@@ -133,7 +129,9 @@ def open_array(group: h5g.GroupID, link: str, name: str) -> StoredArray:
     space = dataset.get_space()
     if space.get_simple_extent_type() == h5s.NULL:
         raise WeightError(f"{name} is empty")
-    return StoredArray(name, dataset, space.get_simple_extent_dims())
+    untyped = isinstance(dataset.get_type(), h5t.TypeOpaqueID)
+    is_bfloat16 = untyped and dataset.dtype == np.dtype("V2") and read_text(dataset, b"dtype", check) == "bfloat16"
+    return StoredArray(name, dataset, space.get_simple_extent_dims(), is_bfloat16)
 
 
 def check_places(arrays: Sequence[StoredArray], file: h5py.File) -> list[tuple[int, int]]:

@@ -11,13 +11,18 @@ from h5py import h5a, h5d, h5g, h5t
 from weight_port.errors import WeightError
 
 
-def read_text(item: h5g.GroupID | h5d.DatasetID, name: bytes) -> str | None:
+def read_text(item: h5g.GroupID | h5d.DatasetID, name: bytes, check: Callable[[], None] = lambda: None) -> str | None:
     """An attribute that is one text, or None where there is none of that name.
+
+    Args:
+        item: What has the attribute.
+        name: Of the attribute.
+        check: Called before a heap is used, where strings of variable length are.
 
     Raises:
         WeightError: It is something else.
     """
-    found = read_texts(item, name)
+    found = read_texts(item, name, check)
     if found is not None and len(found) != 1:
         raise WeightError(f"The attribute {name.decode()} should be one text, and is {len(found)}")
     return found[0] if found else None

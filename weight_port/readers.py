@@ -166,7 +166,7 @@ def _describe(root: h5py.File, path: str, check: Callable[[], None]) -> LegacyFi
         return LegacyFile(tuple(_legacy_layers(group.id, check)))
     for layers in LAYERS:
         if layers in root.id:
-            return _tree(root.id, layers)
+            return _tree(root.id, layers, check)
     raise WeightError(f"{path} is an HDF5 file, but not one with weights of Keras: it holds {sorted(root)[:10]}")
 
 
@@ -190,10 +190,10 @@ def _legacy_layers(group: h5g.GroupID, check: Callable[[], None]) -> Iterator[St
         layer = h5o.open(group, name.encode())
         stored = _names(layer, "weight_names", check)
         if stored:
-            yield StoredLayer(name, tuple(open_array(layer, array, f"{name}/{array}") for array in stored))
+            yield StoredLayer(name, tuple(open_array(layer, array, f"{name}/{array}", check) for array in stored))
 
 
-def _tree(root: h5g.GroupID, top: bytes) -> TreeFile:
+def _tree(root: h5g.GroupID, top: bytes, check: Callable[[], None]) -> TreeFile:
     """All arrays of a file of Keras 3, and for the time being the places of names where the names will be."""
     arrays: dict[tuple[tuple[str, ...], int], StoredArray] = {}
     names: dict[tuple[str, ...], str] = {}
@@ -214,7 +214,7 @@ def _tree(root: h5g.GroupID, top: bytes) -> TreeFile:
                     names[below] = f"{place}/{name}/vars"
                 for number in map(bytes.decode, variables):
                     label = "/".join((*below, "vars", number))
-                    arrays[below, int(number)] = open_array(variables, number, label)
+                    arrays[below, int(number)] = open_array(variables, number, label, check)
             for layers in [each for each in LAYERS if each in inside][:1]:
                 inner = _open_group(child, layers)
                 if inner is not None:

@@ -6,6 +6,7 @@ import marshal
 import random
 import re
 import struct
+import subprocess
 import sys
 import time
 import zipfile
@@ -16,6 +17,7 @@ import pytest
 
 import flaxapps
 from tests.weight_port.malformed import (
+    ROOT,
     SECONDS,
     SUFFIXES,
     Reader,
@@ -102,6 +104,30 @@ def test_damaged_heap_inside_an_array(contents, read, tmp_path):
     assert content.count(struct.pack("<Q", heap)) > 1
     path.write_bytes(content.replace(struct.pack("<Q", heap), struct.pack("<Q", place)))
     check_refused_soon(read, path, "damaged", ("weights",))
+
+
+@pytest.mark.parametrize("length", [0, 255])
+def test_damaged_heap_inside_an_array_for_the_note_of_a_bfloat16_array(length, tmp_path):
+    """The one string that is read beside the arrays, and not from the view without them."""
+    damaged = bytearray(4096)
+    struct.pack_into("<4sB3xQ", damaged, 0, b"GCOL", 1, len(damaged))
+    struct.pack_into("<HH4xQ8s", damaged, 16, 1, 1, 8, b"bfloat16")
+    struct.pack_into("<HH4xQ", damaged, 40, 2, 1, length)
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.zeros(3, "V2")
+        file["layers/dense/vars/0"].attrs["dtype"] = "bfloat16"
+        file.flush()
+        heap = struct.pack("<Q", path.read_bytes().index(b"GCOL"))
+        file["layers/dense/vars/1"] = np.frombuffer(bytes(damaged), "<f4")
+        place = struct.pack("<Q", file["layers/dense/vars/1"].id.get_offset())
+    content = path.read_bytes()
+    assert content.count(heap) == 1
+    path.write_bytes(content.replace(heap, place))
+    command = [sys.executable, "-m", "weight_port", "inspect", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert "heap of strings" in done.stderr
 
 
 def check_refused_soon(read, path, says="", kinds=("weights", "config")):
