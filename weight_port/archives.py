@@ -1,13 +1,13 @@
 """Finds the weights inside a `.keras` archive, which is a zip file."""
 
 import io
-import os
 import struct
 import zipfile
 import zlib
 from typing import Any
 
 from weight_port.errors import WeightError
+from weight_port.views import FileView
 
 ZIP_MAGIC = b"PK"
 WEIGHTS_MEMBER = "model.weights.h5"
@@ -58,25 +58,12 @@ def check_ratio(member: zipfile.ZipInfo, path: str) -> None:
         )
 
 
-class _Window(io.RawIOBase):
+class _Window(FileView):
     """A part of a file as a file of its own."""
 
     def __init__(self, file: io.BufferedReader, start: int, size: int):
-        self._file, self._start, self._size, self._position = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = origin + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
+        super().__init__(size)
+        self._file, self._start = file, start
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")

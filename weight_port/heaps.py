@@ -5,7 +5,6 @@ then the rest is searched, and strings are read from a view of the file in which
 """
 
 import bisect
-import io
 import itertools
 import os
 import struct
@@ -13,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from weight_port.errors import WeightError
+from weight_port.views import FileView
 
 MAGIC = b"GCOL\x01"
 LARGEST = 1 << 28
 BLOCK = 1 << 18
 
 
-class WithoutArrays(io.RawIOBase):
+class WithoutArrays(FileView):
     """A view of a file in which some ranges read as zeros.
 
     Args:
@@ -28,28 +28,14 @@ class WithoutArrays(io.RawIOBase):
     """
 
     def __init__(self, file: Any, ranges: Sequence[tuple[int, int]] = ()):
-        self._file, self._ranges, self._position = file, ranges, 0
+        super().__init__(file.seek(0, os.SEEK_END))
+        self._file, self._ranges = file, ranges
         self._stops = [stop for _, stop in ranges]
-        self._size = file.seek(0, os.SEEK_END)
 
     def gaps(self) -> Iterator[tuple[int, int]]:
         """The ranges between those that read as zeros."""
         edges = [0, *itertools.chain.from_iterable(self._ranges), self._size]
         return ((start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop)
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any file."""
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = origin + offset
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """As of any file."""

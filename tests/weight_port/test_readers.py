@@ -16,25 +16,17 @@ import pytest
 
 import flaxapps
 from flaxapps.importing import load_architecture
+from tests.weight_port.malformed import SUFFIXES, saved_by_keras
 from tests.weight_port.test_loading import assert_same, in_keras, nested, ours, plain, repack, rows, write_legacy
 from weight_port import WeightError, load_weights, read_config, readers
 from weight_port.arrays import StoredArray
 from weight_port.readers import open_weights
 
-SUFFIXES = [".keras", ".h5", ".weights.h5"]
-
 
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory):
     """The bytes of a small model in every format that Keras writes now."""
-    folder = tmp_path_factory.mktemp("contents")
-    model = in_keras(nested)
-    found = {}
-    for suffix in SUFFIXES:
-        path = folder / f"model{suffix}"
-        (model.save_weights if suffix == ".weights.h5" else model.save)(path)
-        found[suffix] = path.read_bytes()
-    return found
+    return saved_by_keras(in_keras(nested), tmp_path_factory.mktemp("contents"))
 
 
 @pytest.fixture
