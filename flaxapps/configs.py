@@ -22,7 +22,7 @@ FOR_ANY_LAYOUT = (
     "Activation", "Add", "AlphaDropout", "Average", "Dropout", "ELU", "Flatten", "GaussianDropout", "GaussianNoise",
     "CustomScaleLayer", "LeakyReLU", "Maximum", "Minimum", "Multiply", "ReLU", "Rescaling", "StochasticDepth",
     "Subtract",
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 OVER_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")  # in Keras: over the last axis, which is the width there
 LAST_TO_FIRST = (0, 2, 3, 1)  # where the dimensions of a channels_last image stand in a channels_first one
 
@@ -140,7 +140,7 @@ def channels_last(layer: Layer, shapes: list[Shape]) -> Layer:
     if axis is not None:
         axes = [LAST_TO_FIRST.index(each % 4) for each in ((axis,) if isinstance(axis, int) else axis)]
         turned: Any = axes[0] if isinstance(axis, int) else tuple(sorted(axes))
-        return dataclasses.replace(layer, axis=-1 if turned == 3 else turned)  # type: ignore[call-arg]
+        return dataclasses.replace(layer, axis=-1 if turned == 3 else turned)  # type: ignore[call-arg]  # these layers have an axis, which mypy does not see
     if layer.class_name in FOR_ANY_LAYOUT or "2D" in layer.class_name or is_image_preprocessing(layer):
         return layer
     raise _not_turned(layer)

@@ -22,7 +22,7 @@ IMAGEWISE = (
     layers.Concatenate, layers.Conv2D, layers.Cropping2D, layers.DepthwiseConv2D, layers.Dropout, layers.LeakyReLU,
     layers.MaxPooling2D, layers.Multiply, layers.PReLU, layers.ReLU, layers.Rescaling, layers.SeparableConv2D,
     layers.WinogradConv2D, layers.ZeroPadding2D,
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 
 
 def split_image_by_image(model: Model, variables: Mapping[str, Any], limit: int) -> Network:

@@ -190,7 +190,7 @@ def _program(
     # Every device runs the program of its own part: lowerings that depend on the batch see the part, not the whole.
     split = PartitionSpec("batch")
     program: Any = jax.jit(jax.shard_map(forward_part, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split))
-    return program  # type: ignore[no-any-return]
+    return program  # type: ignore[no-any-return]  # jit's result is called, not typed
 
 
 def _fetch(outputs: list[jax.Array], used: int) -> Rows:

@@ -30,7 +30,7 @@ NN_OPERATIONS = (
     "Celu", "Elu", "Gelu", "Glu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid",
     "LogSoftmax", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softmax", "Softplus", "Softsign",
     "SparsePlus", "Sparsemax", "Squareplus", "TanhShrink", "Threshold",
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 ACTIVATION_OPERATIONS = ("Mish", "ReLU")  # and these in keras.activations
 # How channels_first wants the shape of an image: where its dimensions stand in the channels_last one.
 FIRST_TO_LAST = tuple(LAST_TO_FIRST.index(axis) for axis in range(4))
@@ -136,7 +136,7 @@ def turned_to_channels_first(layer: Layer, shapes: Sequence[Shape]) -> Layer:
         if len(shapes[0]) != 4 or any(len(weight.shape) > 1 for weight in layer.weights(*shapes).values()):
             raise _unturnable(layer, layer.class_name)
         turned: Any = axes[0] if isinstance(axis, int) else tuple(sorted(axes))
-        return dataclasses.replace(layer, axis=turned)  # type: ignore[call-arg]
+        return dataclasses.replace(layer, axis=turned)  # type: ignore[call-arg]  # these layers have an axis, which mypy does not see
     if getattr(layer, "noise_shape", None) is not None or len({len(shape) for shape in shapes}) > 1:
         raise _unturnable(layer, layer.class_name)
     activation = getattr(layer, "activation", None)

@@ -38,7 +38,7 @@ def as_path(place: str | os.PathLike[str]) -> Path:
     from etils import epath
 
     path: Any = epath.Path(text)  # made like pathlib's, but not typed as its subclass
-    return path  # type: ignore[no-any-return]
+    return path  # type: ignore[no-any-return]  # see above
 
 
 def in_bucket(place: str | os.PathLike[str]) -> bool:

@@ -88,7 +88,7 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
     # Processes in containers, or on several machines with one disk, may have the same number: it has to be random.
     written = target if direct else target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(written, mode, **options) as stream:  # type: ignore[call-overload]
+        with open(written, mode, **options) as stream:  # type: ignore[call-overload]  # of a mode that varies
             yield stream
             if not direct:  # or a loss of power could leave a file of this name without its contents
                 stream.flush()

@@ -165,7 +165,7 @@ def test_pages_of_networks_say_what_the_registry_says(site):
     ("page", "module"),
     [("flaxapps", "flaxapps"), ("layers", "flaxapps.layers"), ("image", "flaxapps.image"), ("train", "train"),
      ("explain", "flaxapps.explain"), ("weight_port", "weight_port")],
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 def test_the_reference_has_all_that_is_exported(site, page, module):
     folder, pages = site
     anchors = pages[folder / "reference" / page / "index.html"].anchors

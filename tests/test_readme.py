@@ -111,7 +111,7 @@ def test_table_of_networks(name):
     assert cells[0] == info.function
     assert cells[3:8] == [
         f"{info.top1}%", f"{info.top5}%", f"{info.parameters / 1e6:.1f}M", str(info.default_size), str(info.min_size)
-    ]  # fmt: skip
+    ]  # fmt: skip # a list to read along, not down
     assert abs(int(cells[2]) - info.weight_files[0].size / 2**20) < 1  # Keras rounds up or down as it likes
     assert all(file.licence.split(" (")[0] in cells[9] for file in info.weight_files)
     assert info.reference in cells[10]

@@ -26,7 +26,7 @@ ALIGNMENT = 64  # what XLA wants of a buffer, to use it without a copy
 DAMAGE = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, OverflowError,
     EOFError, MemoryError, zipfile.BadZipFile, zlib.error, LZMAError, struct.error,
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 
 
 @dataclass(frozen=True)

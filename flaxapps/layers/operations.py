@@ -16,7 +16,7 @@ from weight_port.naming import snake_case
 # Operations that are activations without options.
 NAMED_ACTIVATIONS = (
     "HardSigmoid", "HardSilu", "HardTanh", "LogSigmoid", "Relu", "Relu6", "Sigmoid", "Silu", "Softplus", "Softsign",
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 # Operations that depend on where an axis is; the others go value by value.
 ALONG_AXES = ("Concatenate", "Matmul", "Max", "Mean", "Min", "Softmax", "Sum")
 # Keras's operation classes (keras/src/ops/numpy.py, nn.py) and the functions that compute them.

@@ -50,8 +50,10 @@ def draw(report: Mapping[str, Any], path: str, batch: int = 8) -> None:
     versions = ", ".join(f"{key} {value}" for key, value in packages.items())
     axes.set_title(
         f"{about['processor']}, {about['cores']} cores, float32, {about['date'][:10]}\n{versions}",
-        fontsize=7, loc="left", color="#555555",
-    )  # fmt: skip
+        fontsize=7,
+        loc="left",
+        color="#555555",
+    )
     figure.savefig(path)
 
 

@@ -180,7 +180,7 @@ def median_seconds(run: Run, x: np.ndarray) -> float:
 
 def peak_bytes() -> int:
     """Largest resident size of this process so far."""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]  # Linux writes it
 
 
 def versions(peer: str) -> dict[str, str]:

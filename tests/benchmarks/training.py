@@ -155,9 +155,14 @@ def show(results: list[dict[str, Any]], caption: str) -> None:
         ours = row["target"] is not None
         ratios = [f"{row[key]:.2f}" if ours else "" for key in ("faster", "target", "smaller")]
         table.add_row(
-            row["phase"], row["way"], f"{row['seconds']:.2f}", row["range"], *ratios[:2],
-            f"{row['peak_megabytes']:.0f}", ratios[2],
-        )  # fmt: skip
+            row["phase"],
+            row["way"],
+            f"{row['seconds']:.2f}",
+            row["range"],
+            *ratios[:2],
+            f"{row['peak_megabytes']:.0f}",
+            ratios[2],
+        )
     Console().print(table)
 
 

@@ -12,7 +12,7 @@ VALUES: tuple[Any, ...] = (
     float("inf"), "", "same", "valid", "relu", "float16", "int8", "complex64", "no such thing", "../../etc/passwd",
     "__import__('os')", "\x00", "é" * 1000, [], [0], [-1, -1], [1, 2, 3, 4, 5], [[]], [None] * 5, [1 << 40, 1 << 40],
     {}, {"class_name": "Lambda", "config": {}}, {"class_name": "__keras_tensor__", "config": {"keras_history": ["x"]}},
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 
 
 def paths(value: Any, above: Path = ()) -> Iterator[Path]:

@@ -265,8 +265,9 @@ def test_half_precision_keeps_its_parameters_in_float32(tmp_path):
 
 @pytest.mark.slow
 def test_channels_first_network(tmp_path):
-    model = build_model("resnet50", include_top=True, classes=7, input_shape=(3, 64, 64), min_size=32,
-                        data_format="channels_first")  # fmt: skip
+    model = build_model(
+        "resnet50", include_top=True, classes=7, input_shape=(3, 64, 64), min_size=32, data_format="channels_first"
+    )
     keras_model = check_export(model, recipe_variables(model), tmp_path / "model.keras")
     assert keras_model.input_shape == (None, 3, 64, 64)
 
@@ -292,7 +293,7 @@ ARGUMENTS = {
     "activation": "tanh", "axes": 1, "dims": (2, 1, 3), "drop_path_rate": 0.2, "filters": 4, "height": 5,
     "init_values": 0.1, "kernel_size": 3, "n": 2, "projection_dim": 3,
     "rate": 0.3, "scale": 0.5, "stddev": 0.3, "target_shape": (16, 12), "units": 3, "width": 6
-}  # fmt: skip
+}  # fmt: skip # a list to read along, not down
 OPTIONS = {"GroupNormalization": {"groups": 3}, "RandomPosterization": {"factor": 4}}
 SHAPES = {"RepeatVector": (6,), "Dot": (6, 6)}
 

@@ -18,7 +18,7 @@ NETWORKS = {  # smallest height and width of an image that Keras allows
     "NASNetMobile": 32,
     "ResNet50": 32, "ResNet101": 32, "ResNet152": 32, "ResNet50V2": 32, "ResNet101V2": 32, "ResNet152V2": 32,
     "VGG16": 32, "VGG19": 32, "Xception": 71,
-}  # fmt: skip
+}  # fmt: skip # a list to read along, not down
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.networks import zero_initial_weights
 KINDS = (
     "conv", "depthwise", "norm", "activation", "max_pool", "average_pool", "add", "multiply", "concatenate", "shared",
     "nested", "twice",
-)  # fmt: skip
+)  # fmt: skip # a list to read along, not down
 ACTIVATIONS = ("tanh", "gelu", "elu", "softmax")
 NUMBERS = st.integers(0, 99)
 STEPS = st.tuples(st.sampled_from(KINDS), NUMBERS, NUMBERS, NUMBERS)

@@ -70,7 +70,7 @@ def fixed_training_modes():
 
 STRUCTURES = [
     sequential, sequential_without_input, nested_sequential, nested_twice_and_shared, operations, fixed_training_modes
-]  # fmt: skip
+]  # fmt: skip # a list to read along, not down
 
 
 @pytest.mark.parametrize("form", ["keras", "h5"])
@@ -184,7 +184,7 @@ def test_keras_2_whole_model(tmp_path):
         ],
         "input_layers": [["input_1", 0, 0]],
         "output_layers": [["conv2d_1", 0, 0]],
-    }  # fmt: skip
+    }  # fmt: skip # as in Keras's file
     config = {
         "class_name": "Model",
         "config": {

@@ -117,7 +117,7 @@ def options(keras):
 STRUCTURES = [
     frozen_base, fixed_dropout, layer_called_twice, model_called_twice, later_call_only, several_inputs_and_outputs,
     nested_with_several_ends, nested_three_deep, output_of_a_nested_model, two_of_equal_names, mixed_flags, options,
-]  # fmt: skip
+]  # fmt: skip # a list to read along, not down
 
 
 @pytest.fixture

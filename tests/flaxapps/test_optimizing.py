@@ -103,7 +103,7 @@ def test_winograd_takes_plain_convolutions_of_enough_channels():
     others = [
         layers.Conv2D(47, 3), layers.Conv2D(48, 3, strides=2), layers.Conv2D(48, 3, groups=2), layers.Conv2D(48, 1),
         layers.Conv2D(48, 3, dilation_rate=2), layers.Conv2D(48, 7), layers.Conv2D(48, 2),
-    ]  # fmt: skip
+    ]  # fmt: skip # a list to read along, not down
     model = Model(x, [layer(x) for layer in [*plain, *others]])
     assert kinds(rewrite(model, model.init_variables(), use_winograd).model).count("WinogradConv2D") == len(plain)
 

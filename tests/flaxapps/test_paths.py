@@ -26,7 +26,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     class Bucket(memory.MemoryFileSystem):
         protocol = ("gs",)
         store: dict = {}  # noqa: RUF012  (fsspec's own way)
-        pseudo_dirs = [""]  # noqa: RUF012
+        pseudo_dirs = [""]  # noqa: RUF012  (the same)
         cachable = False
 
         @classmethod

@@ -121,7 +121,7 @@ def test_blocks_end_at_outputs_and_begin_after_inputs():
     model = Model([one, two], [joined, layers.ReLU()(joined)])
     assert [box.name for box in boxes(model.graph, full=False)] == [
         "one", "two", "block1_0", "block1_1", "joined", "re_lu"
-    ]  # fmt: skip
+    ]  # fmt: skip # a list to read along, not down
 
 
 def test_a_cut_graph_starts_at_the_layer_it_was_cut_after():
@@ -149,7 +149,7 @@ def test_every_call_of_a_shared_layer_is_drawn_and_its_parameters_counted_once()
     parts = [box.parts[0] for box in boxes(model.graph, full=True)]
     assert [(part.name, part.parameters) for part in parts] == [
         ("x", 0), ("shared", 20), ("between", 0), ("shared (2)", 0)
-    ]  # fmt: skip
+    ]  # fmt: skip # a list to read along, not down
 
 
 def test_text_is_escaped():
@@ -223,8 +223,12 @@ def test_blocks_of_random_graphs(seed):
     for box in blocks:  # nothing in the middle of a block is seen from outside
         inside = {part.name for part in box.parts[:-1]}
         assert not inside & results
-        assert not inside & {every[source].name for other in every for source in other.sources if other.name not in
-                             {part.name for part in box.parts}}  # fmt: skip
+        assert not inside & {
+            every[source].name
+            for other in every
+            for source in other.sources
+            if other.name not in {part.name for part in box.parts}
+        }
 
 
 def test_the_same_graph_gives_the_same_picture(tmp_path):

@@ -50,13 +50,18 @@ def test_training_learns_and_validation_is_exact():
     model = small_model()
     data, validation = small_data(64), small_data(21, seed=1)
     result, _ = fit(
-        data, model, epochs=8, optimizer=optax.adam(0.02), validation_data=validation,
-        metrics=("accuracy", "confusion_matrix"), devices=ONE,
-    )  # fmt: skip
+        data,
+        model,
+        epochs=8,
+        optimizer=optax.adam(0.02),
+        validation_data=validation,
+        metrics=("accuracy", "confusion_matrix"),
+        devices=ONE,
+    )
     assert result.history["loss"][-1] < 0.8 * result.history["loss"][0]
     assert set(result.history) == {
         "loss", "accuracy", "confusion_matrix", "val_loss", "val_accuracy", "val_confusion_matrix"
-    }  # fmt: skip
+    }  # fmt: skip # a list to read along, not down
     outputs = model.apply(result.variables, validation[0])
     assert result.history["val_accuracy"][-1] == np.mean(np.argmax(outputs, -1) == validation[1])
     assert np.sum(result.history["val_confusion_matrix"][-1]) == 21
@@ -157,7 +162,7 @@ def test_events_come_in_order_and_a_callback_can_stop():
     assert [type(event).__name__ for event in events] == (["StepEnd"] * 3 + ["EpochEnd"]) * 2
     assert [(each.step, each.epoch, each.batch, each.examples) for each in steps[3:]] == [
         (4, 1, 1, 16), (5, 1, 2, 16), (6, 1, 3, 4)
-    ]  # fmt: skip
+    ]  # fmt: skip # a list to read along, not down
     assert events[-1].history == result.history
     assert result.stopped == "callback"
 

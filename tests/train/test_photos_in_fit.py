@@ -51,9 +51,12 @@ def test_batches_without_a_readable_photo_are_passed_over(folder):
     (folder / "class 1" / "01.png").write_bytes(b"")
     with pytest.warns(UserWarning, match="1 images could not be read") as caught:
         result, losses = fit_folder(
-            folder, "skip", batch_size=1, epochs=2,
+            folder,
+            "skip",
+            batch_size=1,
+            epochs=2,
             validation_data=train.image_folder(folder, image_size=8, on_error="skip"),
-        )  # fmt: skip
+        )
     assert result.steps == len(losses) == 2 * 11
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.variables))
     assert len(caught) == 4  # each time after training and after validation

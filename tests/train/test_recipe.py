@@ -57,7 +57,7 @@ def test_phase_one_has_no_backward_pass_and_no_optimizer_state_of_the_base():
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    digits = pytest.importorskip("sklearn.datasets", reason="the digit scans are in scikit-learn").load_digits()
     folder = tmp_path_factory.mktemp("scans")
     for digit in (0, 1):
         (folder / str(digit)).mkdir()
@@ -70,9 +70,17 @@ def scans(tmp_path_factory):
 def fit_phase(variables, data, optimizer, frozen):
     model, _ = recipe_model()
     result = train.fit(
-        model, variables, data, optimizer=optimizer, batch_size=BATCH, loss=LOSS, frozen=frozen, preprocess="tf",
-        devices=jax.devices()[:1], verbose=False,
-    )  # fmt: skip
+        model,
+        variables,
+        data,
+        optimizer=optimizer,
+        batch_size=BATCH,
+        loss=LOSS,
+        frozen=frozen,
+        preprocess="tf",
+        devices=jax.devices()[:1],
+        verbose=False,
+    )
     assert result.steps == 2
     assert np.isfinite(result.history["loss"]).all()
     for collection, before in variables.items():
