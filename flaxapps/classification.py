@@ -1,5 +1,6 @@
 """The models that commands are given, and whether they classify photos."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,27 @@ from flaxapps.model import Model
 from flaxapps.network import on_device
 from flaxapps.paths import as_path, local_file
 from flaxapps.photos import PhotoFormat, photo_format
+from flaxapps.recipe import Recipe, read_recipe
 from flaxapps.registry import build_model, get_model, list_models, model_info
+from flaxapps.reports import read_labels
+
+
+def settle_recipe(arguments: argparse.Namespace) -> Recipe:
+    """What is known of the model that a command is given, with what the command's options say in its place.
+
+    Args:
+        arguments: With the options of `add_model` and `add_reading`.
+
+    Raises:
+        ValueError: A folder has no recipe, or one that cannot be understood; or --labels is no file of names.
+        OSError: A file cannot be read.
+    """
+    recipe = read_recipe(arguments.model)
+    return recipe._replace(
+        class_names=read_labels(arguments.labels) if arguments.labels else recipe.class_names,
+        preprocess=recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess,
+        interpolation=arguments.interpolation or recipe.interpolation,
+    )
 
 
 def open_model(name: str, weights: str | None, **options: Any) -> tuple[Model, Callable[[], Any]]:

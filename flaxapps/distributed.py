@@ -41,16 +41,36 @@ def join_processes(arguments: argparse.Namespace, *, preemption: bool = False) -
         ValueError: The arguments make no sense together, or nothing says which process this is.
     """
     _check(arguments)
-    if not (arguments.distributed or arguments.coordinator):
-        return
+    if arguments.distributed or arguments.coordinator:
+        start_distributed(arguments.coordinator, arguments.num_processes, arguments.process_id, preemption=preemption)
+
+
+def start_distributed(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    preemption: bool = False,
+) -> None:
+    """Starts JAX's distributed runtime and leaves stdout to the first process.
+
+    Args:
+        coordinator: Address and port of process 0; None where a TPU, Slurm or Open MPI says this and the two below.
+        num_processes: How many there are.
+        process_id: Which one this is, from 0.
+        preemption: As for `join_processes`.
+
+    Raises:
+        ValueError: Nothing says which process this is.
+    """
     import jax
 
     jax.config.update("jax_enable_preemption_service", preemption)
     try:
         jax.distributed.initialize(
-            arguments.coordinator,
-            arguments.num_processes,
-            arguments.process_id,
+            coordinator,
+            num_processes,
+            process_id,
             heartbeat_timeout_seconds=LOST_AFTER,
             shutdown_timeout_seconds=LOST_AFTER,
         )

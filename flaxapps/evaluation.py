@@ -13,14 +13,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flaxapps.classification import check_classes, chosen_preprocessing, open_model, settle_format
+from flaxapps.classification import check_classes, chosen_preprocessing, open_model, settle_format, settle_recipe
 from flaxapps.distributed import is_first, share_of, sum_over_processes
 from flaxapps.inference import predict, usual_batch_size
 from flaxapps.labelled import find_labelled, match_labels
 from flaxapps.optimizing import optimize
 from flaxapps.photos import PhotoFormat, read_photos
-from flaxapps.recipe import read_recipe
-from flaxapps.reports import describe_error, new_table, open_console, open_progress, read_labels, replacing
+from flaxapps.reports import describe_error, new_table, open_console, open_progress, replacing
 
 CLASSES_SHOWN = 50  # in the table; CSV and JSON have all
 AT_A_TIME = 16  # batches whose scores are in memory together
@@ -111,8 +110,8 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         OSError: A file is not there, or cannot be read or written.
     """
     labelled = find_labelled(arguments.data, arguments.truth)
-    recipe = read_recipe(arguments.model)
-    names = read_labels(arguments.labels) if arguments.labels else recipe.class_names
+    recipe = settle_recipe(arguments)
+    names = recipe.class_names
     with ExitStack() as stack:
         output = stack.enter_context(replacing(arguments.output)) if arguments.output and is_first() else sys.stdout
         model, load = open_model(recipe.model, arguments.weights)
@@ -120,8 +119,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         _check_resize(arguments, form)
         classes = check_classes(model, names)
         indices, titles = match_labels([label for _, label in labelled], names, classes)
-        option = recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess
-        preprocess = chosen_preprocessing(model, option)
+        preprocess = chosen_preprocessing(model, recipe.preprocess)
         model, variables = optimize(model, load())
         label_of = dict(zip((photo.path for photo in labelled), indices, strict=True))
         tally = Tally(classes)
@@ -137,7 +135,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         batches = read_photos(
             own,
             form,
-            interpolation=arguments.interpolation or recipe.interpolation or "bilinear",
+            interpolation=recipe.interpolation or "bilinear",
             resize=arguments.resize,
             batch_size=batch_size,
             unreadable=complain,

@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from flaxapps.manifests import difference, read_manifest, write_manifest
 from flaxapps.paths import in_bucket
 from flaxapps.predicted_files import PredictedFile
-from flaxapps.prediction import Outcome
+from flaxapps.prediction import Outcome, readable
 from flaxapps.reports import describe_error, replacing
 
 MANIFEST_FILE = "manifest.json.gz"
@@ -116,10 +114,8 @@ class Parts:
                 json.dump(failed, stream)
         else:
             beside.unlink(missing_ok=True)
-        read = [(path, row) for path, row in outcomes if not isinstance(row, Exception)]
-        files, rows = [path for path, _ in read], [row for _, row in read]
         with replacing(self.path(number), "wb" if self.file.is_binary else "w") as stream:
-            self.file.write(stream, files, np.stack(rows) if rows else np.zeros((0, 0), np.float32))
+            self.file.write(stream, *readable(outcomes))
 
     def join(self) -> int:
         """Writes all parts as one file, and a list of the photos that could not be read.

@@ -45,6 +45,11 @@ class PhotoFormat(NamedTuple):
         size = self.height, self.width
         return (self.channels, *size) if self.channels_first else (*size, self.channels)
 
+    @property
+    def dtype(self) -> str:
+        """What photos are read as: grey ones may have more than 8 bits."""
+        return "float32" if self.channels == 1 else "uint8"
+
 
 def photo_format(model: Model) -> PhotoFormat:
     """The photos a model takes.
@@ -115,7 +120,6 @@ def read_photos(
     size = form.height, form.width
     kept = (resize, resize) if resize else size
     options: dict[str, Any] = {"draft_size": (2 * kept[0], 2 * kept[1])} if draft else {}
-    dtype = np.float32 if form.channels == 1 else np.uint8
     mode = COLOR_MODES[form.channels]
     layout = "channels_first" if form.channels_first else "channels_last"
 
@@ -127,7 +131,7 @@ def read_photos(
                 photo = cut_centre(load_img(path, mode, **options), resize, size, interpolation)
         except (ImageError, OSError) as error:
             return error
-        return img_to_array(photo, layout, dtype)
+        return img_to_array(photo, layout, form.dtype)
 
     files: list[Path] = []
     photos: list[NDArray[Any]] = []

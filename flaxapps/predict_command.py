@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from flaxapps.classification import settle_recipe
 from flaxapps.compilation import estimate_costs
-from flaxapps.distributed import join_processes
+from flaxapps.distributed import start_distributed
 from flaxapps.manifests import fingerprint_of
 from flaxapps.optimizing import optimize
 from flaxapps.parts import Parts, open_parts, part_size
 from flaxapps.paths import as_path
 from flaxapps.photos import find_photos
 from flaxapps.predicted_files import PredictedFile
-from flaxapps.prediction import Outcome, Plan, identity, plan_prediction
-from flaxapps.recipe import Recipe, read_recipe
-from flaxapps.reports import describe_error, open_progress, read_labels, replacing, write_costs
+from flaxapps.prediction import Outcome, Plan, identity, plan_prediction, readable
+from flaxapps.recipe import Recipe
+from flaxapps.reports import describe_error, open_progress, replacing, write_costs
 
 
 def predict_photos(arguments: argparse.Namespace) -> int:
@@ -42,19 +42,17 @@ def predict_photos(arguments: argparse.Namespace) -> int:
     _check(arguments)
     process, processes = _place(arguments)
     paths = find_photos(arguments.images)
-    recipe = read_recipe(arguments.model)
-    labels = read_labels(arguments.labels) if arguments.labels else recipe.class_names
-    file = PredictedFile(arguments.format, labels, arguments.top)
+    recipe = settle_recipe(arguments)
+    file = PredictedFile(arguments.format, recipe.class_names, arguments.top)
     if arguments.output_folder:
         return _predict_parts(arguments, recipe, file, paths, process, processes)
     with ExitStack() as stack:
         mode = "wb" if file.is_binary else "w"
         output = stack.enter_context(replacing(arguments.output, mode)) if arguments.output else sys.stdout
-        plan = plan_prediction(arguments, recipe, labels, len(paths))
+        plan = plan_prediction(arguments, recipe, len(paths))
         outcomes = list(_compute(arguments, plan, paths, len(paths)))
-        rows = [row for _, row in outcomes if not isinstance(row, Exception)]
-        read = [path for path, row in outcomes if not isinstance(row, Exception)]
-        file.write(output, read, np.stack(rows) if rows else np.zeros((0, plan.model.output_shape[-1])))
+        read, outputs = readable(outcomes, plan.model.output_shape[-1])
+        file.write(output, read, outputs)
     return _tell_failures(len(paths) - len(read), len(paths))
 
 
@@ -62,7 +60,7 @@ def _place(arguments: argparse.Namespace) -> tuple[int, int]:
     """Which process this is, and of how many."""
     if not arguments.distributed:
         return arguments.process_id, arguments.num_processes
-    join_processes(argparse.Namespace(distributed=True, coordinator=None, num_processes=None, process_id=None))
+    start_distributed()
     return jax.process_index(), jax.process_count()
 
 
@@ -74,7 +72,7 @@ def _predict_parts(
     process: int,
     processes: int,
 ) -> int:
-    plan = plan_prediction(arguments, recipe, file.labels, len(paths))
+    plan = plan_prediction(arguments, recipe, len(paths))
     size = arguments.part_size or part_size(len(paths))
     parts = open_parts(as_path(arguments.output_folder), file, paths, size, _facts(arguments, recipe, plan, file))
     missing = parts.missing()
@@ -109,8 +107,7 @@ def _compute(arguments: argparse.Namespace, plan: Plan, paths: Iterable[Path], c
     """Loads the weights and computes; shows how far it is and what cannot be read."""
     model, variables = optimize(plan.model, plan.load(), plan.mode)
     if arguments.describe:
-        dtype = "float32" if plan.form.channels == 1 else "uint8"  # as photos are read
-        given: dict[str, Any] = {"dtype": dtype, "preprocess": plan.preprocess, "variables": variables}
+        given: dict[str, Any] = {"dtype": plan.form.dtype, "preprocess": plan.preprocess, "variables": variables}
         write_costs(sys.stderr, estimate_costs(model, plan.batch_size, plan.form.shape, **given), plan.batch_size)
     with open_progress() as progress:
         task = progress.add_task("Predicting", total=count)

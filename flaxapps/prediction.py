@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from flaxapps.classification import check_classes, chosen_preprocessing, open_model, settle_format
@@ -86,13 +87,24 @@ class Plan:
             yield path, errors[path]
 
 
-def plan_prediction(arguments: argparse.Namespace, recipe: Recipe, labels: Sequence[str] | None, count: int) -> Plan:
+def readable(outcomes: Sequence[Outcome], columns: int = 0) -> tuple[list[Path], NDArray[Any]]:
+    """The photos that could be read, and their outputs together.
+
+    Args:
+        outcomes: Of all photos.
+        columns: Of the outputs, (0, columns), where no photo could be read.
+    """
+    read = [(path, row) for path, row in outcomes if not isinstance(row, Exception)]
+    rows = [row for _, row in read]
+    return [path for path, _ in read], np.stack(rows) if rows else np.zeros((0, columns), np.float32)
+
+
+def plan_prediction(arguments: argparse.Namespace, recipe: Recipe, count: int) -> Plan:
     """What the options of `flaxapps predict` come to.
 
     Args:
         arguments: Those of the command.
-        recipe: Of its model.
-        labels: Names of its classes, where they are known.
+        recipe: Of its model, from `settle_recipe`.
         count: Of photos.
 
     Raises:
@@ -105,16 +117,15 @@ def plan_prediction(arguments: argparse.Namespace, recipe: Recipe, labels: Seque
     model = with_dtype(model, arguments.dtype) if arguments.dtype else model
     form = settle_format(model, arguments.size)
     if arguments.format != "npz":
-        check_classes(model, labels)
+        check_classes(model, recipe.class_names)
     elif not isinstance(model.output_shape, tuple):
         raise ValueError(f"{model.name!r} has several outputs: choose one with --layer")
-    option = recipe.preprocess if arguments.preprocess == "auto" else arguments.preprocess
     return Plan(
         model,
         load,
         form,
-        preprocess=chosen_preprocessing(model, option),
-        interpolation=arguments.interpolation or recipe.interpolation or "nearest",
+        preprocess=chosen_preprocessing(model, recipe.preprocess),
+        interpolation=recipe.interpolation or "nearest",
         draft=arguments.draft,
         batch_size=arguments.batch_size or usual_batch_size(),
         mode="exact" if arguments.exact or count < MANY_PHOTOS else "fast",

@@ -18,6 +18,7 @@ from flaxapps.distributed import is_anywhere, is_first
 from flaxapps.exporting import save_model
 from flaxapps.inference import preprocessing_function
 from flaxapps.network import on_device
+from flaxapps.photos import photo_format
 from flaxapps.recipe import MODEL_FILE, Recipe, write_recipe
 from flaxapps.reports import new_table, open_console, replacing
 from train.early_stopping import EarlyStopping
@@ -114,7 +115,7 @@ def _train_phase(
         resume=arguments.resume,
         seed=arguments.seed,
         augmentation=plan.augmentation,
-        preprocess=False if plan.preprocess == "none" else plan.preprocess,
+        preprocess=plan.preprocessing,
         callbacks=events,
         mesh=arguments.mesh,
         shard_optimizer=arguments.shard_optimizer,
@@ -131,15 +132,15 @@ def _optimizer(phase: Phase) -> optax.GradientTransformation:
 def _describe(plan: Plan, arguments: argparse.Namespace) -> None:
     """Prints what a step of every phase takes, computed from the photos: features that are kept take less."""
     placement = place_on_devices("auto", arguments.batch_size, None, arguments.mesh, arguments.shard_optimizer)
-    preprocess = preprocessing_function(plan.model, False if plan.preprocess == "none" else plan.preprocess)
-    shape, labels = (arguments.batch_size, *plan.model.input_shape[1:]), (arguments.batch_size,)
-    dtype = "float32" if shape[-1] == 1 else "uint8"  # as photos are read
+    preprocess = preprocessing_function(plan.model, plan.preprocessing)
+    images = jax.ShapeDtypeStruct((arguments.batch_size, *plan.model.input_shape[1:]), photo_format(plan.model).dtype)
+    labels = jax.ShapeDtypeStruct((arguments.batch_size,), "int32")
     for phase in plan.phases:
         costs = estimate_step(
             plan.model,
             placement,
-            jax.ShapeDtypeStruct(shape, dtype),
-            jax.ShapeDtypeStruct(labels, "int32"),
+            images,
+            labels,
             objective=make_objective(plan.model, "categorical_crossentropy"),
             optimizer=_optimizer(phase),
             frozen=phase.frozen,
@@ -180,7 +181,7 @@ def _write_results(
         held_out,
         batch_size=batch_size,
         metrics=("accuracy", "top_5_accuracy", "confusion_matrix"),
-        preprocess=False if plan.preprocess == "none" else plan.preprocess,
+        preprocess=plan.preprocessing,
     )
     if not is_first():
         return

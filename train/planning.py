@@ -79,6 +79,11 @@ class Plan(NamedTuple):
     preprocess: str
     augmentation: Augmentation | None
 
+    @property
+    def preprocessing(self) -> bool | str:
+        """The same as `fit` and `evaluate` take it."""
+        return chosen_preprocessing(self.model, self.preprocess)
+
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments that make a run what it is; a resumed run has to have the same."""
