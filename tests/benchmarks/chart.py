@@ -1,14 +1,17 @@
-"""A chart of what `tests.benchmarks.inference` measured: `python -m tests.benchmarks.chart RESULTS.json CHART.svg`."""
+"""A chart of what `tests.benchmarks.inference` measured: `python -m tests.benchmarks.chart RESULTS.json CHART.svg`.
+
+Names of runtimes after these choose which are drawn. README's shows those of LOOKS.
+"""
 
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Two forms of ours, then what they are compared with; other forms that were measured are left to the table.
-BARS = {
+# Labels and colours: two forms of ours, then what they are compared with. Others go by their names.
+LOOKS = {
     "flaxapps-fast": ("flaxapps, fast", "#00695c"),
     "flaxapps": ("flaxapps, exact", "#4db6ac"),
     "onnxruntime": ("ONNX Runtime", "#37474f"),
@@ -18,25 +21,27 @@ BARS = {
 }
 
 
-def draw(report: Mapping[str, Any], path: str, batch: int = 8) -> None:
+def draw(report: Mapping[str, Any], path: str, batch: int = 8, peers: Sequence[str] = ()) -> None:
     """Writes images per second of the runtimes, a group of bars for each network.
 
     Args:
         report: What the benchmark writes as JSON.
         path: PNG or SVG.
         batch: Which batch size.
+        peers: Which runtimes; all that were measured if there are none.
     """
     from matplotlib.figure import Figure
 
     chosen = [each for each in report["measurements"] if each["batch"] == batch]
     networks = list(dict.fromkeys(each["network"] for each in chosen))
     speeds = {(each["peer"], each["network"]): batch / statistics.median(each["seconds"]) for each in chosen}
-    bars = {peer: look for peer, look in BARS.items() if any(peer == measured for measured, _ in speeds)}
+    peers = peers or list(dict.fromkeys(each["peer"] for each in chosen))
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots()
-    width = 0.84 / len(bars)
-    for place, (peer, (label, colour)) in enumerate(bars.items()):
-        positions = [index + (place - (len(bars) - 1) / 2) * width for index in range(len(networks))]
+    width = 0.84 / len(peers)
+    for place, peer in enumerate(peers):
+        label, colour = LOOKS.get(peer, (peer, None))
+        positions = [index + (place - (len(peers) - 1) / 2) * width for index in range(len(networks))]
         heights = [speeds.get((peer, network), 0) for network in networks]
         drawn = axes.bar(positions, heights, width, label=label, color=colour)
         axes.bar_label(drawn, [f"{height:.0f}" if height else "" for height in heights], fontsize=6.5, padding=1)
@@ -58,4 +63,4 @@ def draw(report: Mapping[str, Any], path: str, batch: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2])
+    draw(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2], peers=sys.argv[3:])
