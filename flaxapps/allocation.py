@@ -10,8 +10,8 @@ def keep_freed_memory() -> bool:
     """Lets this process keep the memory it frees, where the C library is GNU's; for programs that compute on a CPU.
 
     XLA frees what a call works in when the call ends. Above 32 MB the C library gives it back to the system, which
-    hands it out again page by page in the next call: up to an eighth of the time of a batch of 8 images. What is kept is
-    held until the process ends. In the environment, `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` does as much.
+    hands it out again page by page in the next call: up to an eighth of the time of a batch of 8 images. What is kept
+    is held until the process ends. In the environment, `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` does as much.
 
     Returns:
         Whether it was done; otherwise nothing has changed.
