@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flaxapps.decoding import class_names
-from flaxapps.paths import as_path, local_file
+from flaxapps.paths import as_path, local_file, path_in
 from flaxapps.photos import find_photos
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "ImageId")
@@ -47,7 +47,9 @@ def find_labelled(place: str | os.PathLike[str], truth: str | os.PathLike[str] |
         return _read_truth(Path(local_file(truth)), photos)
     if not place.is_dir():
         place.stat()  # raises FileNotFoundError, which names it
-        return [Labelled(place.parent / name, label) for name, label in _read_csv(Path(local_file(place)))]
+        return [
+            Labelled(as_path(path_in(place.parent, name)), label) for name, label in _read_csv(Path(local_file(place)))
+        ]
     folders = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise ValueError(f"{place} holds no folders of classes; give the labels of single photos with --truth FILE")

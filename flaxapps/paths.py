@@ -51,8 +51,19 @@ def in_bucket(place: str | os.PathLike[str]) -> bool:
     return bool(mark) and scheme in BUCKETS
 
 
+def path_in(folder: str | os.PathLike[str], name: str) -> str:
+    """The path of a file that is named as seen from a folder, or wholly.
+
+    >>> path_in("gs://mine/photos", "cup/1.jpg"), path_in("photos", "gs://mine/1.jpg")
+    ('gs://mine/photos/cup/1.jpg', 'gs://mine/1.jpg')
+    """
+    return name if in_bucket(name) else os.path.join(folder, name)
+
+
 def local_file(place: str | os.PathLike[str]) -> str:
-    """The path of a file on this machine: its own, or that of a copy, which is made once and lasts as long as Python.
+    """The path of a file on this machine: its own, or that of a copy, which lasts as long as Python.
+
+    A file is copied once, and again when it has changed.
 
     Args:
         place: A file. What is on this machine need not be there.
@@ -61,11 +72,19 @@ def local_file(place: str | os.PathLike[str]) -> str:
         OSError: It cannot be read from its bucket.
         ImportError: As `as_path`.
     """
-    return _copy(os.fspath(place)) if in_bucket(place) else os.fspath(place)
+    text = os.fspath(place)
+    if not in_bucket(text):
+        return text
+    as_path(text)  # raises where a package is missing
+    import fsspec
+
+    system, name = fsspec.url_to_fs(text)
+    system.invalidate_cache()
+    return _copy(text, system.ukey(name))
 
 
 @functools.cache
-def _copy(place: str) -> str:
+def _copy(place: str, version: str) -> str:
     path = as_path(place)
     folder = tempfile.mkdtemp(prefix="flaxapps-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

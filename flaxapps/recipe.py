@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from flaxapps.paths import as_path
@@ -52,8 +51,8 @@ def read_recipe(model: str | os.PathLike[str]) -> Recipe:
 
 def write_recipe(folder: str | os.PathLike[str], recipe: Recipe) -> None:
     """Writes the recipe of the model in `folder`: its class names, and the rest of it last."""
-    with replacing(Path(folder) / CLASS_NAMES_FILE) as stream:
+    with replacing(as_path(folder) / CLASS_NAMES_FILE) as stream:
         stream.write(json.dumps(list(recipe.class_names or ()), indent=1, ensure_ascii=False) + "\n")
-    with replacing(Path(folder) / RECIPE_FILE) as stream:
+    with replacing(as_path(folder) / RECIPE_FILE) as stream:
         entries = {"preprocess": recipe.preprocess, "interpolation": recipe.interpolation}
         stream.write(json.dumps(entries, indent=1) + "\n")

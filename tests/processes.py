@@ -20,10 +20,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(command: Sequence[object], processes: int, devices: int) -> Iterator[list[subprocess.Popen[str]]]:
+def started(
+    command: Sequence[object], processes: int, devices: int, output: int = subprocess.PIPE
+) -> Iterator[list[subprocess.Popen[str]]]:
     """`python COMMAND --coordinator ... --num-processes ... --process-id ...`, with so many CPU devices each.
 
-    What is still running when the context ends is killed.
+    What is still running when the context ends is killed. Where nobody reads what is printed, `output` has to be
+    `subprocess.DEVNULL`, or processes wait for ever when the pipe is full.
     """
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -43,8 +46,8 @@ def started(command: Sequence[object], processes: int, devices: int) -> Iterator
                 subprocess.Popen(
                     list(map(str, whole)),
                     env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
                     text=True,
                 )
             )

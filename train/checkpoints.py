@@ -54,6 +54,21 @@ def describe_run(
     }
 
 
+def checkpoint_folder(place: str | os.PathLike[str]) -> Path:
+    """A folder as Orbax wants it.
+
+    Raises:
+        ValueError: It is in a bucket that Orbax does not write to: https://github.com/google/orbax/pull/2739
+        ImportError: As `as_path`.
+    """
+    if os.fspath(place).startswith("s3://"):
+        raise ValueError(
+            f"Orbax keeps no checkpoints in s3://, where {place} is: give a folder of this machine or in gs://, and "
+            "copy what comes out"
+        )
+    return as_path(place) if in_bucket(place) else Path(place).absolute()
+
+
 class Checkpoints:
     """The folder of a run: numbered by step, a folder each, with what the run is beside them.
 
@@ -71,10 +86,13 @@ class Checkpoints:
             folder: The folder.
             description: From `describe_run`.
             data: What the run trains on.
+
+        Raises:
+            ValueError: As `checkpoint_folder`.
         """
         import orbax.checkpoint as ocp
 
-        self.folder = as_path(folder) if in_bucket(folder) else Path(folder).absolute()
+        self.folder = checkpoint_folder(folder)
         self._description = dict(description)
         self._data = data
         self._orbax: Any = ocp
@@ -173,10 +191,19 @@ class Checkpoints:
                 force=True,
             )
         except Exception as error:
-            raise CheckpointError(
-                f"A checkpoint could not be written ({type(error).__name__}: {error}). The last good one: "
-                f"{self._newest_on_disk() or 'none'}"
-            ) from error
+            raise self._unwritten(error) from error
+
+    def finish(self) -> Path | None:
+        """Waits until all are written; the newest, or None where there is none.
+
+        Raises:
+            CheckpointError: The last one could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._unwritten(error) from error
+        return self._newest_on_disk()
 
     def load(self, step: int, state: TrainState) -> tuple[TrainState, Position]:
         """The checkpoint of a step.
@@ -210,10 +237,16 @@ class Checkpoints:
             ) from error
 
     def newest(self) -> Path | None:
-        """The newest checkpoint, when all are written; None where there is none."""
-        with contextlib.suppress(Exception):  # told by `save`; what counts here is what is there
-            self._manager.wait_until_finished()
+        """The newest checkpoint that is there, when all are written or have failed; None where there is none."""
+        with contextlib.suppress(CheckpointError):
+            return self.finish()
         return self._newest_on_disk()
+
+    def _unwritten(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"A checkpoint could not be written ({type(error).__name__}: {error}). The last good one: "
+            f"{self._newest_on_disk() or 'none'}"
+        )
 
     def _set_aside(self, step: int, failure: str) -> None:
         if is_first():

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from flaxapps.paths import as_path
 from flaxapps.reports import read_labels, replacing
 
 FILE_NAME = "class_names.json"
@@ -16,7 +17,7 @@ def class_names_file(model: str | os.PathLike[str]) -> Path:
     >>> class_names_file("out/best.keras").as_posix()
     'out/best.class_names.json'
     """
-    path = Path(model)
+    path = as_path(model)
     return path / FILE_NAME if path.is_dir() else path.with_suffix(f".{FILE_NAME}")
 
 

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from flaxapps.config import keep_compilations
 from flaxapps.distributed import add_distributed, join_processes
 from flaxapps.image import INTERPOLATIONS
 from flaxapps.options import PREPROCESSING
+from flaxapps.paths import as_path
 from train.planning import ARGUMENTS_FILE, DEFAULT_RATES
 
 DESCRIPTION = """Trains a network for classes of your own, in the two phases that Keras documents: first a new head on
@@ -129,7 +129,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
 
 def _take_over(arguments: argparse.Namespace) -> None:
     """Fills arguments that were left at their defaults from the run that is resumed."""
-    file = Path(arguments.output) / ARGUMENTS_FILE
+    file = as_path(arguments.output) / ARGUMENTS_FILE
     if not file.is_file():
         return  # a run that was stopped before it began
     parser = argparse.ArgumentParser()

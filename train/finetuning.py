@@ -18,6 +18,7 @@ from flaxapps.distributed import is_anywhere, is_first
 from flaxapps.exporting import save_model
 from flaxapps.inference import preprocessing_function
 from flaxapps.network import on_device
+from flaxapps.paths import as_path, in_bucket, local_file
 from flaxapps.photos import photo_format
 from flaxapps.recipe import MODEL_FILE, Recipe, write_recipe
 from flaxapps.reports import new_table, open_console, replacing
@@ -59,7 +60,7 @@ def finetune(arguments: argparse.Namespace) -> int:
     if arguments.describe:
         _describe(plan, arguments)
         return 0
-    folder = Path(arguments.output)
+    folder = as_path(arguments.output)
     is_anywhere(False)  # every process has seen the folder as it was
     folder.mkdir(parents=True, exist_ok=True)
     if is_first():
@@ -83,7 +84,9 @@ def _train(plan: Plan, arguments: argparse.Namespace, folder: Path) -> tuple[Map
     histories = _read_histories(folder)
     done = [phase for phase in plan.phases if _model_of(phase, folder).is_file()]
     if done:
-        variables: Mapping[str, Any] = on_device(weight_port.load_weights(_model_of(done[-1], folder), plan.model))
+        variables: Mapping[str, Any] = on_device(
+            weight_port.load_weights(local_file(_model_of(done[-1], folder)), plan.model)
+        )
     else:
         variables = plan.load()
     for phase in plan.phases[len(done) :]:
@@ -219,7 +222,8 @@ def _print_summary(plan: Plan, histories: Histories, values: Mapping[str, Any], 
         table.add_row(phase.title, str(len(history["loss"])), *cells)
     console.print(table)
     console.print(f"{title}: top-1 {values['accuracy']:.1%}, top-5 {values['top_5_accuracy']:.1%} of {MODEL_FILE}")
-    console.print(f"{folder.resolve()}: {MODEL_FILE}, curves.png, confusion.png, history.csv and the checkpoints")
+    place = folder if in_bucket(folder) else folder.resolve()
+    console.print(f"{place}: {MODEL_FILE}, curves.png, confusion.png, history.csv and the checkpoints")
     console.print(f"Next: flaxapps predict PHOTOS --model {folder}")
 
 

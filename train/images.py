@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flaxapps.image import INTERPOLATIONS, ImageError, img_to_array, load_img
 from flaxapps.manifests import fingerprint_of
-from flaxapps.paths import as_path, in_bucket
+from flaxapps.paths import as_path, in_bucket, path_in
 from train.datasets import HASHED_BYTES, Batches
 from train.pipeline import pipeline
 
@@ -219,7 +219,7 @@ class ImageDataset:
 
         color_mode = self.options.color_mode
         try:
-            path = os.path.join(self.root, self.files[index])
+            path = path_in(self.root, self.files[index])
             with as_path(path).open("rb") as file:
                 image = load_img(file, color_mode, self.options.image_size, self.options.interpolation)
                 file.seek(0)
@@ -240,16 +240,16 @@ class ImageDataset:
 
     def _contents(self) -> list[str]:
         """What is in every file."""
-        paths = [os.path.join(self.root, file) for file in self.files]
-        sizes = _in_threads(lambda index: _size(paths[index]), len(paths))
+        paths = [path_in(self.root, file) for file in self.files]
+        sizes = in_threads(lambda index: _size(paths[index]), len(paths))
         total = sum(size for size in sizes if isinstance(size, int))
         # Chosen by their names, so that a file more or less leaves the entries of the others as they are.
         rate = 1 << (max(0, total - 1) // HASHED_BYTES).bit_length()
         read = [zlib.crc32(os.fsencode(file)) % rate == 0 for file in self.files]
-        return _in_threads(lambda index: _content(paths[index], sizes[index], read[index]), len(paths))
+        return in_threads(lambda index: _content(paths[index], sizes[index], read[index]), len(paths))
 
 
-def _in_threads(describe: Callable[[int], Described], count: int) -> list[Described]:
+def in_threads(describe: Callable[[int], Described], count: int) -> list[Described]:
     """What a function gives for each index; by threads, since each answer of a network drive takes its time."""
     parts = np.array_split(np.arange(count), 32)
     with ThreadPoolExecutor(32) as executor:

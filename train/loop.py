@@ -250,7 +250,7 @@ def _result(run: Run, stopped: str | None) -> FitResult:
         steps=run.position.step,
         best_epoch=run.best.best_epoch(run.position.history),
         stopped=stopped,
-        checkpoint=run.last_checkpoint(),
+        checkpoint=run.finish(),
         class_names=run.data.class_names,
     )
 

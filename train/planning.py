@@ -5,7 +5,6 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import weight_port
@@ -14,11 +13,12 @@ from flaxapps.distributed import SETTINGS
 from flaxapps.inference import known_preprocessing
 from flaxapps.model import Model
 from flaxapps.network import on_device
-from flaxapps.paths import in_bucket
+from flaxapps.paths import as_path, local_file
 from flaxapps.recipe import read_recipe
 from flaxapps.registry import build_model, get_model, list_models, model_info
 from flaxapps.reports import describe_error
 from train.augment import Augmentation
+from train.checkpoints import checkpoint_folder
 from train.folders import image_folder
 from train.heads import feature_node, frozen_until, put_head
 from train.images import ImageDataset
@@ -102,7 +102,7 @@ class Problems:
             return None
         try:
             return function(*arguments)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             self.found.append(describe_error(error))
             return None
 
@@ -148,12 +148,7 @@ def _check_packages(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
-    if in_bucket(arguments.output):
-        raise ValueError(
-            f"--output is a folder of this machine, got {arguments.output}: give one, and copy what "
-            "is in it to the bucket at the end"
-        )
-    file = Path(arguments.output) / ARGUMENTS_FILE
+    file = checkpoint_folder(arguments.output) / ARGUMENTS_FILE
     if not file.is_file():
         return
     if not arguments.resume:
@@ -178,7 +173,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         wrong.append("--learning-rate is above 0")
     if arguments.patience and not arguments.validation and not arguments.validation_split:
         wrong.append("--patience watches the validation: give --validation or --validation-split")
-    if arguments.weights not in (None, "imagenet", "none") and not Path(arguments.weights).is_file():
+    if arguments.weights not in (None, "imagenet", "none") and not as_path(arguments.weights).is_file():
         wrong.append(f"--weights: there is no file {arguments.weights}")
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -221,7 +216,7 @@ def _validation_photos(arguments: argparse.Namespace, reading: dict[str, Any], d
 
 
 def _read(place: str, **options: Any) -> ImageDataset:
-    return (image_table if Path(place).is_file() else image_folder)(place, **options)
+    return (image_table if as_path(place).is_file() else image_folder)(place, **options)
 
 
 def _augmentation(arguments: argparse.Namespace) -> Augmentation | None:
@@ -253,9 +248,11 @@ def _extend(base: Model, classes: int, arguments: argparse.Namespace) -> tuple[M
 def _load(model: Model, base: Model, name: str, arguments: argparse.Namespace) -> Mapping[str, Any]:
     """The variables of the base, from where --weights says, and fresh ones for the head."""
     if name in list_models():
-        pretrained = get_model(name, seed=arguments.seed, **_network_arguments(name, arguments)).variables
+        options = _network_arguments(name, arguments)
+        options["weights"] = options["weights"] and local_file(options["weights"])
+        pretrained = get_model(name, seed=arguments.seed, **options).variables
     elif arguments.weights == "none":
         pretrained = {}
     else:
-        pretrained = on_device(weight_port.load_weights(arguments.weights or name, base))
+        pretrained = on_device(weight_port.load_weights(local_file(arguments.weights or name), base))
     return model.init_variables(arguments.seed, base=pretrained)

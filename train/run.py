@@ -182,16 +182,16 @@ class Run:
         elif self.checkpoints is not None:  # the run was resumed after its best epoch
             self.state, _ = self.checkpoints.load(self.position.epoch_steps[best], self.state)
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint, when it is whole on disk."""
-        return None if self.checkpoints is None else self.checkpoints.newest()
+    def finish(self) -> Path | None:
+        """Waits until the last checkpoint is whole on disk; None where there are none."""
+        return None if self.checkpoints is None else self.checkpoints.finish()
 
     def _tell(self, event: Event) -> bool:
         answers = [callback(event) for callback in self.callbacks]
         return True in answers
 
     def _stop(self, what: str, why: str) -> None:
-        saved = self.last_checkpoint()
+        saved = None if self.checkpoints is None else self.checkpoints.newest()
         raise TrainingError(
             f"{what} (epoch {self.position.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
         )

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.images import ImageDataset, image_options
+from flaxapps.paths import as_path, local_file, path_in
+from train.images import ImageDataset, image_options, in_threads
 from train.splits import split_indices
 
 COLUMNS = ("path", "label")
@@ -68,7 +69,7 @@ def image_table(
         on_error=on_error,
         workers=workers,
     )
-    table = Path(path)
+    table = as_path(path)
     rows = _read_rows(table)
     names = _sorted_labels(rows) if class_names is None else list(class_names)
     _check_rows(table, rows, names, missing_too=on_error == "raise")
@@ -82,7 +83,7 @@ def image_table(
 
 def _read_rows(table: Path) -> list[_Row]:
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
+        with open(local_file(table), encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except (csv.Error, UnicodeDecodeError) as error:
@@ -127,12 +128,22 @@ def _check_rows(table: Path, rows: list[_Row], names: list[str], missing_too: bo
             problems.append(
                 f"line {row.line}: {row.file} is {row.label!r} here, {earlier.label!r} in line {earlier.line}"
             )
-        if missing_too and earlier is row and not os.path.exists(table.parent / row.file):
-            problems.append(f"line {row.line}: there is no file {table.parent / row.file}")
+    if missing_too:
+        problems += _missing(table.parent, list(first.values()))
     if len(known) < len(names):
         problems.append(f"class_names has a name twice: {names}")
     if problems:
         raise ValueError(f"{table}: {_shown(problems)}")
+
+
+def _missing(folder: Path, rows: list[_Row]) -> list[str]:
+    paths = [path_in(folder, row.file) for row in rows]
+    there = in_threads(lambda index: as_path(paths[index]).exists(), len(rows))
+    return [
+        f"line {row.line}: there is no file {path}"
+        for row, path, found in zip(rows, paths, there, strict=True)
+        if not found
+    ]
 
 
 def _shown(problems: list[str]) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 import train
 from flaxapps import Input, Model, image, layers, load_model, paths, save_model
 from flaxapps.cli import main
+from flaxapps.labelled import find_labelled
 from flaxapps.paths import as_path, in_bucket, local_file
 from flaxapps.photos import find_photos
 from flaxapps.recipe import Recipe, write_recipe
@@ -34,6 +35,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
             return super()._strip_protocol(str(path).replace("gs://", "memory://", 1))
 
     monkeypatch.setattr(type(epath.backend.fsspec_backend), "fs", lambda self, path: Bucket())
+    monkeypatch.setattr("fsspec.url_to_fs", lambda path: (Bucket(), path))
     monkeypatch.setattr(epath.gpath, "_is_tf_installed", lambda: False)
     found = importlib.machinery.ModuleSpec("gcsfs", None)
     find = paths.find_spec
@@ -144,15 +146,15 @@ def test_models_of_a_bucket(bucket, tmp_path: Path):
     np.testing.assert_array_equal(loaded.model.apply(loaded.variables, x), model.apply(variables, x))
     with pytest.raises(FileNotFoundError):
         load_model("gs://mine/models/absent.keras")
+    others = model.init_variables(1)
+    save_model(model, others, "gs://mine/models/one.keras")
+    loaded = load_model("gs://mine/models/one.keras")
+    np.testing.assert_array_equal(loaded.model.apply(loaded.variables, x), model.apply(others, x))
 
 
-@pytest.mark.parametrize("option", ["--output", "--resume"])
-def test_a_training_run_is_on_this_machine(option: str, bucket, capsys: pytest.CaptureFixture[str]):
-    """pathlib would have made a folder `gs:` of it."""
-    command = ["finetune", "photos", "--model", "xception", "--output", "gs://mine/run"]
-    assert main([*command, *(["--resume"] if option == "--resume" else [])]) == 1
-    assert "--output is a folder of this machine, got gs://mine/run" in capsys.readouterr().err
-    assert not Path("gs:").exists()
+def test_no_checkpoints_where_orbax_writes_none(bucket, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert main(["finetune", str(tmp_path), "--model", "xception", "--output", "s3://mine/run"]) == 1
+    assert "Orbax keeps no checkpoints in s3://, where s3://mine/run is" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -178,6 +180,27 @@ def test_training_photos_of_a_bucket(classes):
         next(iter(there.batches(5, seed=None))), next(iter(here.batches(5, seed=None))), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("table", ["gs://mine/labelled/table.csv", "table.csv"])
+def test_tables_in_a_bucket_and_of_a_bucket(table: str, classes, monkeypatch: pytest.MonkeyPatch):
+    """A table on this machine, with photos in a bucket, is what Google's services read and write."""
+    monkeypatch.chdir(classes)
+    begin = "" if in_bucket(table) else "gs://mine/labelled/"
+    with replacing(table) as stream:
+        stream.write(f"{begin}cup/2.png,cup\n{begin}pan/a.png,pan\n")
+    data = train.image_table(table, image_size=(8, 8))
+    here = train.image_folder(classes, image_size=(8, 8), class_names=["cup", "pan"])
+    images, labels = next(iter(data.batches(2, seed=None)))
+    np.testing.assert_array_equal(images, next(iter(here.batches(4, seed=None)))[0][[0, 2]])
+    assert labels.tolist() == [0, 1]
+    assert [str(photo.path) for photo in find_labelled(table)] == [
+        f"gs://mine/labelled/{name}" for name in ("cup/2.png", "pan/a.png")
+    ]
+    with replacing(table) as stream:
+        stream.write(f"{begin}cup/2.png,cup\n{begin}pan/none.png,pan\n")
+    with pytest.raises(ValueError, match=r"line 2: there is no file gs://mine/labelled/pan/none\.png"):
+        train.image_table(table, image_size=(8, 8))
 
 
 def test_evaluation_of_a_bucket(sent, classes, capsys: pytest.CaptureFixture[str]):

@@ -244,3 +244,18 @@ def test_a_full_disk_is_told_with_the_last_good_checkpoint(model, tmp_path, monk
     monkeypatch.setattr(ocp.CheckpointManager, "save", save_once)
     with pytest.raises(train.CheckpointError, match=rf"No space left.*last good one: {tmp_path / '3'}"):
         fit(DATA, model, **OPTIONS | {"checkpoint_dir": tmp_path})
+
+
+def test_a_last_checkpoint_that_fails_in_the_background_is_told(model, tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    wait = ocp.CheckpointManager.wait_until_finished
+
+    def fail(self):
+        wait(self)
+        if self.all_steps() == [3, 6]:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", fail)
+    with pytest.raises(train.CheckpointError, match=r"No space left.*last good one"):
+        fit(DATA, model, **OPTIONS | {"checkpoint_dir": tmp_path, "epochs": 2})

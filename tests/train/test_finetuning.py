@@ -39,8 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_base(path: Path) -> None:
     """A model with a classifier of its own, which a new head takes the place of."""
     image = Input((8, 8, 3))
     x = layers.Conv2D(4, 3, activation="relu", name="first")(image)
@@ -48,8 +47,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = layers.Conv2D(6, 3, activation="relu", name="second")(x)
     x = layers.GlobalAveragePooling2D()(x)
     model = Model(image, layers.Dense(7, activation="softmax")(x), name="tiny")
-    path = tmp_path_factory.mktemp("base") / "tiny.keras"
     save_model(model, model.init_variables(), path)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base") / "tiny.keras"
+    write_base(path)
     return path
 
 

@@ -10,6 +10,7 @@ import pytest
 from flaxapps.distributed import LOST_AFTER
 from tests.processes import run, started
 from tests.train.fit_process import BATCHES, fit
+from tests.train.test_checkpoints import damage
 
 EPOCHS = 4
 ENDS_WITHIN = 120  # seconds, where another process is gone
@@ -73,6 +74,18 @@ def test_either_goes_on_from_a_checkpoint_of_the_other(alone, together, tmp_path
     result = fit(tmp_path / "together", EPOCHS + 1, devices=jax.devices()[:1])
     assert len(result["losses"]) == BATCHES
     assert_same_run(result, dict(np.load(tmp_path / "alone" / "final.npz")))
+
+
+def test_where_the_newest_is_damaged_all_take_the_one_before(alone, together, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(together[0], folder)
+    newest = str(EPOCHS * BATCHES)
+    damage(folder / newest)
+    run(command(folder), 2, devices=2)
+    assert (folder / f"broken-{newest}").exists()
+    result = dict(np.load(folder / "final.npz"))
+    assert len(result["losses"]) == 1
+    assert_same_run(result, alone[1])
 
 
 def test_sigterm_to_one_saves_and_ends_both(alone, tmp_path):
