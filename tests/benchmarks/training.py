@@ -49,11 +49,9 @@ OURS = (
     + """
 import optax, train
 from flaxapps import Input, Model, layers
-from flaxapps.allocation import keep_freed_memory
 from flaxapps.inception_v3 import features
 from tests.networks import recipe_variables
 
-keep_freed_memory()  # as `flaxapps finetune` does
 image = Input((size, size, 3))
 x = layers.Dense(1024, activation="relu")(layers.GlobalAveragePooling2D()(features(image)))
 model = Model(image, layers.Dense(5, activation="softmax")(x))
