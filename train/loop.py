@@ -141,7 +141,8 @@ def fit(
     Raises:
         ValueError: Arguments do not fit each other, the model or the data; all of it is listed.
         TrainingError: The loss is NaN or infinite (names the step and the last good checkpoint), or the data is empty.
-        CheckpointError: The checkpoints are those of another run (the differences are listed), or cannot be used.
+        CheckpointError: The checkpoints are those of another run (the differences are listed), or cannot be read or
+            written, the last one included.
         Interrupted: SIGTERM or Ctrl-C came; the run is saved first, where there is a `checkpoint_dir`.
     """
     data = as_dataset(data)
