@@ -113,7 +113,8 @@ def fit(
         mesh: How many devices there are along "data" and "model", such as {"data": 4, "model": 2}: kernels of large
             dense layers lie in parts along "model" (`train.layout.Layout`). None: all along "data".
         shard_optimizer: Whether each device along "data" keeps only its part of what the optimizer keeps.
-        checkpoint_dir: A folder for the last two checkpoints, the best one and `history.csv`; None saves nothing.
+        checkpoint_dir: A folder, here or in gs://, for the last two checkpoints, the best one and `history.csv`; None
+            saves nothing.
         seed: Of the order of the data, dropout and augmentation.
         verbose: Whether to show progress, on stderr.
         metrics: Names of `train.metrics.METRICS`.
