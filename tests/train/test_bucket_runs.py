@@ -18,6 +18,9 @@ from tests.train.test_finetuning import command, write_base, write_photos
 
 pytest.importorskip("gcp_storage_emulator", reason="a bucket needs gcp-storage-emulator and gcsfs")
 pytest.importorskip("gcsfs", reason="a bucket needs gcp-storage-emulator and gcsfs")
+
+from tests.bucket_server import bucket_server
+
 pytestmark = pytest.mark.slow
 
 OPTIONS = ("--checkpoint-every", 1, "--epochs", 2, "--tensorboard")
@@ -36,8 +39,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def read(files: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """The same in gs://mine, for processes that are started; reads an object, or tells that there is none."""
-    from tests.bucket_server import bucket_server
-
     with bucket_server("mine") as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
