@@ -247,3 +247,20 @@ def test_configurations_that_name_code(form, contents, tmp_path, monkeypatch):
         flaxapps.load_model(tmp_path / "model.keras")
     assert not (tmp_path / "ran").exists()
     assert "evil_module" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", [0, 2, 15])
+def test_text_of_a_damaged_type_of_variable_length(kind, tmp_path):
+    """Of one that is neither a sequence (0) nor a string (1) libhdf5 2.0 takes the interpreter down."""
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.create("layer_names", ["dense"], dtype=h5py.string_dtype())
+        file.create_group("dense").attrs.create("weight_names", ["dense/kernel:0"], dtype=h5py.string_dtype())
+        file["dense/dense/kernel:0"] = np.zeros((2, 3), "f4")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x19\x01") + 1] = kind  # version 1 of class 9, a string
+    path.write_bytes(content)
+    command = [sys.executable, "-m", "weight_port", "inspect", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 2
+    assert "layer_names is not text" in done.stderr
