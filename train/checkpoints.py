@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,44 +14,19 @@ import jax
 
 from flaxapps.distributed import is_anywhere, is_first
 from flaxapps.manifests import difference, read_manifest, write_manifest
-from flaxapps.model import Model
 from flaxapps.paths import as_path, in_bucket
 from flaxapps.reports import replacing
 from train.checksums import check_seal, sealed
 from train.datasets import Dataset
 from train.errors import CheckpointError
 from train.position import Position
+from train.run_description import run_differences
 from train.state import TrainState
-from train.stored_state import from_stored, like, optimizer_leaves, to_stored
+from train.stored_state import from_stored, like, to_stored
 
 DESCRIPTION = "run.json"
 MANIFEST = "data.json.gz"
 KEPT = 2  # the newest, and the one before for when that turns out to be broken
-
-
-def describe_run(
-    model: Model,
-    state: TrainState,
-    frozen: Iterable[str],
-    data: Dataset,
-    validation: Dataset | None,
-    *,
-    batch_size: int,
-    seed: int,
-    metrics: Iterable[str],
-) -> dict[str, Any]:
-    """What must be the same for a run to go on, as JSON holds it: values, and lists of lines."""
-    return {
-        "layers": [f"{layer.name}: {layer.class_name} {layer.output_shape}" for layer in model.layers],
-        "frozen": sorted(frozen),
-        "optimizer": [f"{path}: {leaf.dtype} {leaf.shape}" for path, leaf in optimizer_leaves(state).items()],
-        "class_names": list(data.class_names or ()),
-        "data": data.fingerprint,
-        "validation_data": None if validation is None else validation.fingerprint,
-        "batch_size": batch_size,
-        "seed": seed,
-        "metrics": list(metrics),
-    }
 
 
 def checkpoint_folder(place: str | os.PathLike[str]) -> Path:
@@ -267,25 +242,17 @@ class Checkpoints:
             saved = json.loads((self.folder / DESCRIPTION).read_text())
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.folder} has no readable {DESCRIPTION}: {error}") from error
-        lines = []
-        for name, value in self._description.items():
-            before = saved.get(name)
-            if before == value:
-                continue
-            if name == "data":
-                with contextlib.suppress(OSError, ValueError):
-                    lines += [f"data: {line}" for line in self._data_differences()]
-            elif isinstance(value, list) and isinstance(before, list):
-                lines += _list_differences(name, before, value)
-            else:
-                lines.append(f"{name}: was {before}, is {value}")
+        lines = run_differences(saved, self._description, self._data_differences)
         if lines or self._description != saved:
             raise CheckpointError(
                 "\n  ".join([f"The run in {self.folder} is another one and cannot go on with these arguments:", *lines])
             )
 
     def _data_differences(self) -> list[str]:
-        return difference(read_manifest(self.folder / MANIFEST), self._data.manifest())
+        """Of what the manifests say; none where the saved one cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            return difference(read_manifest(self.folder / MANIFEST), self._data.manifest())
+        return []
 
 
 @dataclass
@@ -297,11 +264,3 @@ class _LastAndBest:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         last = [info.step for info in checkpoints][-KEPT:]
         return [info.step in last or info.step == self.best_step for info in checkpoints]
-
-
-def _list_differences(name: str, before: list[str], now: list[str], shown: int = 10) -> list[str]:
-    gone = [f"{name}: was there, is not: {line}" for line in before if line not in now]
-    new = [f"{name}: is there, was not: {line}" for line in now if line not in before]
-    lines = [*gone[:shown], *new[:shown]] or [f"{name}: the same entries in another order"]
-    left = len(gone[shown:]) + len(new[shown:])
-    return [*lines, f"{name}: and {left} more"] if left else lines

@@ -14,7 +14,7 @@ import optax
 from flaxapps.distributed import is_first
 from flaxapps.inference import Function, preprocessing_function
 from flaxapps.model import Model
-from train.checkpoints import Checkpoints, describe_run
+from train.checkpoints import Checkpoints
 from train.csv_log import CSVLog
 from train.datasets import Dataset, as_dataset
 from train.early_stopping import EarlyStopping
@@ -30,6 +30,7 @@ from train.position import Position
 from train.preparation import Preparation
 from train.progress import ProgressDisplay
 from train.run import InterruptedRun, Run
+from train.run_description import describe_run
 from train.splitting import split_at_frozen
 from train.state import create_state
 
