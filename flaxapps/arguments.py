@@ -11,6 +11,7 @@ from typing import Any
 
 from flaxapps.activations import get_activation
 from flaxapps.config import FLOAT_TYPES, image_data_format, standardize_data_format
+from flaxapps.paths import as_path, in_bucket
 from flaxapps.recording import Node
 from flaxapps.registry import ModelInfo
 
@@ -23,7 +24,7 @@ def check_weights(weights: str | os.PathLike[str] | None, include_top: bool, cla
     Raises:
         ValueError: Neither None, "imagenet" nor the path of a file; or pretrained classes that are not 1000.
     """
-    if not (weights is None or weights == "imagenet" or (not isinstance(weights, int) and os.path.exists(weights))):
+    if not (weights is None or weights == "imagenet" or (not isinstance(weights, int) and _is_there(weights))):
         raise ValueError(
             "The `weights` argument should be either `None` (random initialization), 'imagenet' (pre-training on "
             f"ImageNet), or the path to the weights file to be loaded.  Received: weights={weights}"
@@ -35,6 +36,10 @@ def check_weights(weights: str | os.PathLike[str] | None, include_top: bool, cla
         )
     if not isinstance(classes, int) or classes < 1:
         raise ValueError(f"`classes` should be a positive number of classes.  Received classes={classes}")
+
+
+def _is_there(path: str | os.PathLike[str]) -> bool:
+    return as_path(path).exists() if in_bucket(path) else os.path.exists(path)
 
 
 def check_head(

@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import weight_port
 from flaxapps.importing import load_architecture
 from flaxapps.inference import known_preprocessing
 from flaxapps.model import Model
-from flaxapps.network import on_device
+from flaxapps.network import load_variables
 from flaxapps.paths import as_path, local_file
 from flaxapps.photos import PhotoFormat, photo_format
 from flaxapps.recipe import Recipe, read_recipe
@@ -45,13 +44,12 @@ def open_model(name: str, weights: str | None, **options: Any) -> tuple[Model, C
     Raises:
         ValueError: There is no such model, or it cannot be loaded.
     """
-    weights = local_file(weights) if weights else None
     if name in list_models():
         # Photos come channels last from their files, whatever keras.json says.
         arguments = {"weights": weights or "imagenet", "data_format": "channels_last", **options}
         return build_model(name, **arguments), lambda: get_model(name, **arguments).variables
     model = open_file(name)
-    return model, lambda: on_device(weight_port.load_weights(weights or local_file(name), model))
+    return model, lambda: load_variables(weights or name, model)
 
 
 def open_file(name: str) -> Model:

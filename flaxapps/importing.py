@@ -13,7 +13,7 @@ from flaxapps import layers
 from flaxapps.configs import channels_last, default_mode, hashable, is_operation, layer_from_config, refusal
 from flaxapps.graph import Graph
 from flaxapps.model import Model
-from flaxapps.network import Network, on_device
+from flaxapps.network import Network, load_variables
 from flaxapps.paths import local_file
 from flaxapps.recording import Call, Layer, Node
 from weight_port import WeightError
@@ -47,7 +47,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
     """
     path = local_file(path)
     model = load_architecture(path)
-    return Network(model, on_device(weight_port.load_weights(path, model)))
+    return Network(model, load_variables(path, model))
 
 
 def load_architecture(path: str | os.PathLike[str]) -> Model:

@@ -19,6 +19,7 @@ from flaxapps.arguments import (
 )
 from flaxapps.graph import source_inputs
 from flaxapps.model import Model
+from flaxapps.paths import local_file
 from flaxapps.recording import Node
 from flaxapps.registry import ModelInfo
 
@@ -140,7 +141,12 @@ def build_network(
         return Network(model, model.init_variables(seed))
     if weights == "imagenet":
         weights = weight_port.fetch(info.name, include_top=include_top, variant=architecture.variant)
-    return Network(model, on_device(weight_port.load_weights(weights, model)))
+    return Network(model, load_variables(weights, model))
+
+
+def load_variables(path: str | os.PathLike[str], model: Model) -> dict[str, Any]:
+    """Reads a file of weights, which may be in a bucket, onto the default device; see `weight_port.load_weights`."""
+    return on_device(weight_port.load_weights(local_file(path), model))
 
 
 def on_device(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from typing import Any
 import jax
 import optax
 
-import weight_port
 from flaxapps.distributed import is_anywhere, is_first
 from flaxapps.exporting import save_model
 from flaxapps.inference import preprocessing_function
-from flaxapps.network import on_device
-from flaxapps.paths import as_path, in_bucket, local_file
+from flaxapps.network import load_variables
+from flaxapps.paths import as_path, in_bucket
 from flaxapps.photos import photo_format
 from flaxapps.recipe import MODEL_FILE, Recipe, write_recipe
 from flaxapps.reports import new_table, open_console, replacing
@@ -84,9 +83,7 @@ def _train(plan: Plan, arguments: argparse.Namespace, folder: Path) -> tuple[Map
     histories = _read_histories(folder)
     done = [phase for phase in plan.phases if _model_of(phase, folder).is_file()]
     if done:
-        variables: Mapping[str, Any] = on_device(
-            weight_port.load_weights(local_file(_model_of(done[-1], folder)), plan.model)
-        )
+        variables: Mapping[str, Any] = load_variables(_model_of(done[-1], folder), plan.model)
     else:
         variables = plan.load()
     for phase in plan.phases[len(done) :]:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-import weight_port
 from flaxapps.classification import chosen_preprocessing, open_file, settle_format
 from flaxapps.distributed import SETTINGS
 from flaxapps.inference import known_preprocessing
 from flaxapps.model import Model
-from flaxapps.network import on_device
-from flaxapps.paths import as_path, local_file
+from flaxapps.network import load_variables
+from flaxapps.paths import as_path
 from flaxapps.recipe import read_recipe
 from flaxapps.registry import build_model, get_model, list_models, model_info
 from flaxapps.reports import describe_error
@@ -248,11 +247,9 @@ def _extend(base: Model, classes: int, arguments: argparse.Namespace) -> tuple[M
 def _load(model: Model, base: Model, name: str, arguments: argparse.Namespace) -> Mapping[str, Any]:
     """The variables of the base, from where --weights says, and fresh ones for the head."""
     if name in list_models():
-        options = _network_arguments(name, arguments)
-        options["weights"] = options["weights"] and local_file(options["weights"])
-        pretrained = get_model(name, seed=arguments.seed, **options).variables
+        pretrained = get_model(name, seed=arguments.seed, **_network_arguments(name, arguments)).variables
     elif arguments.weights == "none":
         pretrained = {}
     else:
-        pretrained = on_device(weight_port.load_weights(local_file(arguments.weights or name), base))
+        pretrained = load_variables(arguments.weights or name, base)
     return model.init_variables(arguments.seed, base=pretrained)

@@ -4,12 +4,14 @@ import csv
 import importlib.machinery
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import train
-from flaxapps import Input, Model, image, layers, load_model, paths, save_model
+import weight_port
+from flaxapps import Input, Model, get_model, image, layers, load_model, paths, save_model
 from flaxapps.cli import main
 from flaxapps.labelled import find_labelled
 from flaxapps.paths import as_path, in_bucket, local_file
@@ -155,6 +157,18 @@ def test_models_of_a_bucket(bucket, tmp_path: Path):
 def test_no_checkpoints_where_orbax_writes_none(bucket, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert main(["finetune", str(tmp_path), "--model", "xception", "--output", "s3://mine/run"]) == 1
     assert "Orbax keeps no checkpoints in s3://, where s3://mine/run is" in capsys.readouterr().err
+
+
+def test_weights_of_a_bucket(bucket, tmp_path: Path):
+    options = {"include_top": False, "input_shape": (48, 48, 3), "data_format": "channels_last"}
+    network = get_model("vgg16", weights=None, **options)
+    weight_port.save_weights(tmp_path / "own.weights.h5", *network)
+    with replacing("gs://mine/own.weights.h5", "wb") as stream:
+        stream.write((tmp_path / "own.weights.h5").read_bytes())
+    loaded = get_model("vgg16", weights="gs://mine/own.weights.h5", **options)
+    jax.tree.map(np.testing.assert_array_equal, dict(loaded.variables), dict(network.variables))
+    with pytest.raises(ValueError, match="path to the weights file"):
+        get_model("vgg16", weights="gs://mine/none.weights.h5", **options)
 
 
 @pytest.fixture
