@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from flaxapps.allocation import return_freed_memory
 from flaxapps.inference import Function, forward, preprocessing_function
 from flaxapps.model import Model
 from flaxapps.recording import Node
@@ -128,7 +129,9 @@ def compile(
     sharding = SingleDeviceSharding(device or jax.local_devices()[0])
     inputs = batch_inputs(model, batch_size, input_shape, dtype, sharding)
     variables = jax.device_put(variables, sharding)
-    return Compiled(model, variables, inputs, _compile(model, function, variables, inputs))
+    executable = _compile(model, function, variables, inputs)
+    return_freed_memory()
+    return Compiled(model, variables, inputs, executable)
 
 
 def estimate_costs(

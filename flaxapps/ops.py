@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flaxapps import cpu
+from flaxapps import cpu, cpu_products
 from flaxapps.cpu import at_least_float32 as at_least_float32
 
 Pair = tuple[int, int]
@@ -41,15 +41,12 @@ def convolution(
         feature_group_count=groups,
     )
     kernel = kernel.astype(x.dtype)
-    if kernel.shape[:2] != (1, 1) or groups > 1:
+    faster = None
+    if groups == 1:
+        faster = cpu_products.faster_convolution(default, x, kernel, strides, padding, dilation)
+    if faster is None:
         return default(x, kernel)
-
-    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        pixels = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *strides, 1))
-        matrix = kernel[0, 0]
-        return pixels @ matrix if pixels.size != pixels.shape[-1] else _single_row_product(pixels, matrix)
-
-    result: jax.Array = lax.platform_dependent(x, kernel, cpu=product, default=default)
+    result: jax.Array = lax.platform_dependent(x, kernel, cpu=faster, default=default)
     return result
 
 
@@ -75,22 +72,10 @@ def depthwise_convolution(
 
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Matrix product of (..., inputs) and (inputs, units), in the dtype of `x`."""
-    kernel = kernel.astype(x.dtype)
-    if x.size != x.shape[-1]:
-        return x @ kernel
-    product: jax.Array = lax.platform_dependent(x, kernel, cpu=_single_row_product, default=jnp.matmul)
+    product: jax.Array = lax.platform_dependent(
+        x, kernel.astype(x.dtype), cpu=cpu_products.multiply, default=jnp.matmul
+    )
     return product
-
-
-def _single_row_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """XLA's CPU code for one row adds all products in one float32 sum: 4e-6 off for VGG's fc1, ten times a matrix's.
-
-    Summed in blocks it is as exact as with many rows, and takes as long.
-    """
-    inputs, units = kernel.shape
-    block = next(size for size in range(256, 0, -1) if inputs % size == 0)
-    blocks = jnp.einsum("bi,bio->bo", x.reshape(-1, block), kernel.reshape(-1, block, units))
-    return blocks.sum(0).reshape(*x.shape[:-1], units)
 
 
 def max_pool(x: jax.Array, window: Pair, strides: Pair, padding: str) -> jax.Array:

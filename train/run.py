@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flaxapps.allocation import return_freed_memory
 from flaxapps.inference import Function
 from train.checkpoints import Checkpoints
 from train.datasets import Dataset
@@ -59,6 +60,7 @@ class Run:
         best: Which epoch is the best.
         checkpoints: Where the run is saved, or None.
         save_every: Steps between checkpoints within an epoch; None saves at the ends of epochs.
+        compiled: Whether a step has been compiled.
     """
 
     state: TrainState
@@ -78,6 +80,7 @@ class Run:
     best: EarlyStopping
     checkpoints: Checkpoints | None = None
     save_every: int | None = None
+    compiled: bool = False
     pending: Pending | None = None
     best_arrays: Any = field(default=None, repr=False)
 
@@ -99,6 +102,9 @@ class Run:
                 continue
             batch = self.placement.spread(images, labels, self.accumulate)
             self.state, sums = self.step(self.state, *batch)
+            if not self.compiled:
+                return_freed_memory()
+                self.compiled = True
             self.settle()
             self.position = self.position.after_step()
             self.pending = Pending(sums, self.position, images, labels)

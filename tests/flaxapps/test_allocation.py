@@ -37,8 +37,30 @@ def test_the_second_use_of_memory_faults_no_pages():
     assert faults["kept"] < faults["as always"] / 10
 
 
+PIECES = """
+import pathlib, re
+from flaxapps.allocation import return_freed_memory
+
+def resident_bytes():
+    return 1024 * int(re.search(r"VmRSS:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
+pieces = [bytes(10_000) for _ in range(10_000)]
+del pieces[:-1]  # the last one holds the end of the heap, and all before it
+before = resident_bytes()
+assert return_freed_memory()
+print(before - resident_bytes())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a function of the GNU C library")
+def test_freed_pieces_go_back():
+    found = subprocess.run([sys.executable, "-c", PIECES], capture_output=True, text=True, check=True)
+    assert int(found.stdout) > 90_000_000
+
+
 def test_elsewhere_nothing_is_done(monkeypatch):
-    from flaxapps.allocation import keep_freed_memory
+    from flaxapps.allocation import keep_freed_memory, return_freed_memory
 
     monkeypatch.setattr("sys.platform", "darwin")
     assert not keep_freed_memory()
+    assert not return_freed_memory()

@@ -1,6 +1,7 @@
 """The CPU forms of the primitives against lax's own, values and gradients, and what other platforms get."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,71 @@ def test_pointwise_convolution(size, strides, padding, dtype):
     options = {"strides": strides, "padding": padding}
     ours, theirs = (functools.partial(function, **options) for function in (ops.convolution, lax_convolution))
     compare(ours, theirs, dtype, (2, *size, 6), (1, 1, 6, 5))
+
+
+@pytest.mark.slow
+@SETTINGS
+@given(**COMMON, window=st.sampled_from([(3, 3), (2, 3), (1, 5)]), dilation=PAIRS)
+def test_convolution_of_few_pixels(size, strides, padding, dtype, window, dilation):
+    """More filters than pixels, on CPU one product of matrices."""
+    channels = 3
+    span = max(rate * (length - 1) + 1 for rate, length in zip(dilation, window, strict=True))
+    size = tuple(max(length, span) for length in size)
+    arguments = (strides, padding, dilation)
+    compare(
+        lambda x, k: ops.convolution(x, k, *arguments),
+        lambda x, k: lax_convolution(x, k, *arguments),
+        dtype, (1, *size, channels), (*window, channels, math.prod(size)),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@SETTINGS
+@given(**(COMMON | {"strides": st.just((1, 1))}), window=st.sampled_from([(3, 3), (2, 3), (1, 7), (7, 1), (4, 4)]))
+def test_convolution_of_many_channels(size, strides, padding, dtype, window):
+    """With "same", one row too many on CPU."""
+    channels = 96
+    compare(
+        lambda x, k: ops.convolution(x, k, strides, padding),
+        lambda x, k: lax_convolution(x, k, strides, padding),
+        dtype, (2, *(max(length, *window) for length in size), channels), (*window, channels, 2),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@SETTINGS
+@given(**COMMON, filters=st.integers(3, 9))
+def test_pointwise_convolution_of_many_pixels(size, strides, padding, dtype, filters):
+    """At least as many filters as channels, at least a thousand pixels."""
+    pixels = tuple(6 * length * stride for length, stride in zip(size, strides, strict=True))
+    compare(
+        lambda x, k: ops.convolution(x, k, strides, padding),
+        lambda x, k: lax_convolution(x, k, strides, padding),
+        dtype, (2, *pixels, 3), (1, 1, 3, filters),
+    )  # fmt: skip
+
+
+FORMS = {
+    "many pixels": ("[b, 0, f]x[0, i, o]->[b, 0, f]", (2, 30, 30, 8), (1, 1, 8, 16)),
+    "few pixels": ("dot_general", (1, 3, 3, 8), (3, 3, 8, 16)),
+    "many channels": ("pad = [[1, 2], [1, 1]]", (1, 9, 9, 96), (3, 3, 96, 8)),
+}
+
+
+@pytest.mark.parametrize(("form", "image", "kernel"), FORMS.values(), ids=FORMS)
+def test_form_of_a_convolution(form, image, kernel):
+    """What XLA is given on CPU, and that the gradient of a frozen kernel, or of an image, costs nothing."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (image, kernel)]
+    convolution = functools.partial(ops.convolution, strides=(1, 1), padding="same")
+    assert form in jax.jit(convolution).lower(*shapes).as_text()
+
+    def flops(argument):
+        def total(*factors):
+            return jnp.sum(convolution(*factors) ** 2)
+
+        return jax.jit(jax.grad(total, argument)).lower(*shapes).compile().cost_analysis()["flops"]
+
+    assert flops(0) < 0.8 * flops((0, 1)) > flops(1)
 
 
 @pytest.mark.slow

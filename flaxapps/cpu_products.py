@@ -1,0 +1,122 @@
+"""Convolutions and dense layers as products of matrices, in the forms that are fastest on CPUs.
+
+XLA has two libraries for products there. YNNPACK gets every `dot` and every convolution of two dimensions whose result
+is not larger than the image; Eigen gets the others, and is up to a fifth faster where there are many pixels. Neither is
+good at a large kernel on few pixels. Measured on jax 0.10 and 0.12: docs/guides/speed.md.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from flaxapps import cpu
+
+Pair = tuple[int, int]
+Factors = tuple[jax.Array, jax.Array]
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+LEAST_ROWS = 1000  # from which on Eigen is the faster one
+LEAST_CHANNELS = 96  # the same, of convolutions
+
+
+def multiply(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Matrix product of (..., inputs) and (inputs, units)."""
+    rows, (inputs, units) = x.shape[:-1], matrix.shape
+    if all(size == 1 for size in rows):
+        return _single_row_product(x, matrix)
+    if x.dtype == cpu.at_least_float32(x).dtype and _count(rows) >= LEAST_ROWS and len(rows) > 1 and units >= inputs:
+        return _differentiated_as(jnp.matmul, _long_product)(x, matrix)
+    return x @ matrix
+
+
+def faster_convolution(
+    default: Product, x: jax.Array, kernel: jax.Array, strides: Pair, padding: str, dilation: Pair
+) -> Product | None:
+    """The fastest form of a convolution without groups; None where that is `default`, lax's own.
+
+    Args:
+        default: A function of images and kernel.
+        x: (batch, height, width, channels).
+        kernel: (height, width, channels, filters).
+        strides: As for `ops.convolution`.
+        padding: As for `ops.convolution`.
+        dilation: As for `ops.convolution`.
+    """
+    height, width, channels, filters = kernel.shape
+    if (height, width) == (1, 1):
+        return lambda x, kernel: multiply(lax.slice(x, (0, 0, 0, 0), x.shape, (1, *strides, 1)), kernel[0, 0])
+    if x.dtype != cpu.at_least_float32(x).dtype:
+        return None
+    output = jax.eval_shape(default, x, kernel)
+    if 0 < _count(output.shape[:3]) <= filters:
+        return functools.partial(_product_of_windows, strides=strides, padding=padding, dilation=dilation)
+    if (strides, dilation, padding) == ((1, 1), (1, 1), "same") and channels >= LEAST_CHANNELS:
+        return _differentiated_as(default, _enlarged_convolution)
+    return None
+
+
+def _count(sizes: tuple[int, ...]) -> int:
+    """How many there are; 0 where a size is a symbol of `jax.export`."""
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
+
+
+def _single_row_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """XLA's CPU code for one row adds all products in one float32 sum: 4e-6 off for VGG's fc1, ten times a matrix's.
+
+    Summed in blocks it is as exact as with many rows, and takes as long.
+    """
+    inputs, units = matrix.shape
+    block = next(size for size in range(256, 0, -1) if inputs % size == 0)
+    blocks = jnp.einsum("bi,bio->bo", x.reshape(-1, block), matrix.reshape(-1, block, units))
+    return blocks.sum(0).reshape(*x.shape[:-1], units)
+
+
+def _long_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """As a convolution of one dimension, which Eigen computes."""
+    numbers = ("NHC", "HIO", "NHC")
+    rows = lax.conv_general_dilated(
+        x.reshape(x.shape[0], -1, x.shape[-1]), matrix[None], (1,), "VALID", dimension_numbers=numbers
+    )
+    return rows.reshape(*x.shape[:-1], -1)
+
+
+def _enlarged_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution of the size of its image with one row too many, so that Eigen computes it, without that row."""
+    down, across = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (1, 1), "SAME")
+    pads = (down[0], down[1] + 1), across
+    rows = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return rows[:, :-1]
+
+
+def _product_of_windows(x: jax.Array, kernel: jax.Array, *, strides: Pair, padding: str, dilation: Pair) -> jax.Array:
+    """With the pixels that every pixel of the output sees side by side; they take no more memory than the kernel.
+
+    Convolutions are up to twice as slow there, and their gradients three times.
+    """
+    height, width, _, filters = kernel.shape
+    pixels = jnp.concatenate(list(cpu.shifted(x, 0.0, (height, width), strides, padding, dilation)), axis=-1)
+    return multiply(pixels, kernel.reshape(-1, filters))
+
+
+def _differentiated_as(plain: Product, fast: Product) -> Product:
+    """`fast`, which computes the same as `plain`, with the gradients that JAX makes of `plain`."""
+
+    @jax.custom_jvp
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return fast(x, kernel)
+
+    @functools.partial(product.defjvp, symbolic_zeros=True)
+    def derivative(primals: Factors, tangents: Factors) -> Factors:
+        x, kernel = primals
+        changes = [
+            plain(*factors)
+            for factors, tangent in (((tangents[0], kernel), tangents[0]), ((x, tangents[1]), tangents[1]))
+            if not isinstance(tangent, SymbolicZero)  # what does not move costs nothing
+        ]
+        return fast(x, kernel), sum(changes[1:], start=changes[0])
+
+    return product
