@@ -71,6 +71,11 @@ def add_arguments(command: Any) -> None:
         default="auto",
         help="compute the frozen layers once: auto in the first phase, always in both; never with augmentation",
     )
+    group.add_argument(
+        "--optimize-frozen",
+        choices=("exact", "fast"),
+        help="make frozen layers that are not computed once faster: as `flaxapps predict --exact`, or as without it",
+    )
     group.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="as well as at the end of every epoch")
     group.add_argument("--tensorboard", action="store_true", help="write event files to DIR/tensorboard")
 

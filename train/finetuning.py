@@ -100,6 +100,7 @@ def _train_phase(
     plan: Plan, phase: Phase, variables: Mapping[str, Any], arguments: argparse.Namespace, folder: Path
 ) -> tuple[Mapping[str, Any], dict[str, list[Any]]]:
     events = [TensorBoard(folder / "tensorboard" / phase.name)] if arguments.tensorboard and is_first() else []
+    caches = _caches_features(plan, phase, arguments.cache_features)
     result = fit(
         plan.model,
         variables,
@@ -109,7 +110,8 @@ def _train_phase(
         frozen=phase.frozen,
         epochs=phase.epochs,
         validation_data=plan.validation,
-        cache_features=_caches_features(plan, phase, arguments.cache_features),
+        cache_features=caches,
+        optimize_frozen=None if caches or not phase.frozen else arguments.optimize_frozen,
         checkpoint_dir=folder / phase.name,
         checkpoint_every=arguments.checkpoint_every,
         resume=arguments.resume,

@@ -14,6 +14,8 @@ import optax
 from flaxapps.distributed import is_first
 from flaxapps.inference import Function, preprocessing_function
 from flaxapps.model import Model
+from flaxapps.optimizing import Mode
+from train.arguments import check_arguments, check_classes
 from train.checkpoints import Checkpoints
 from train.csv_log import CSVLog
 from train.datasets import Dataset, as_dataset
@@ -24,8 +26,8 @@ from train.features import MEMORY_LIMIT, compute_features
 from train.history import History
 from train.interruption import watch_signals
 from train.losses import LossFunction, make_objective
-from train.metrics import METRICS
-from train.parallel import MODES, place_on_devices
+from train.optimized import optimize_frozen as rewrite_frozen
+from train.parallel import place_on_devices
 from train.position import Position
 from train.preparation import Preparation
 from train.progress import ProgressDisplay
@@ -90,6 +92,7 @@ def fit(
     devices: Sequence[jax.Device] | None = None,
     cache_features: bool = False,
     cache_limit: int = MEMORY_LIMIT,
+    optimize_frozen: Mode | None = None,
 ) -> FitResult:
     """Trains a model, as `fit` of Keras does; a pure function but for the files it writes.
 
@@ -136,6 +139,9 @@ def fit(
             the model, nothing random may come before their end (`split_at_frozen` says what does), and the data must
             be the same in every epoch.
         cache_limit: Bytes of features that are kept in memory; more go to temporary files, as in `compute_features`.
+        optimize_frozen: How frozen layers compute in a step, where features cannot be kept: "exact" with
+            BatchNormalization folded, "fast" on CPUs with Winograd's products too (`flaxapps.optimize` says how much
+            that moves). They must be an unbroken beginning of the model. The result has its own arrays, as ever.
 
     Returns:
         The variables, the history, and how the run ended.
@@ -149,17 +155,20 @@ def fit(
     """
     data = as_dataset(data)
     validation = None if validation_data is None else as_dataset(validation_data)
-    _check_arguments(
+    check_arguments(
         {"batch_size": batch_size, "epochs": epochs, "accumulate": accumulate, "checkpoint_every": checkpoint_every},
         metrics=metrics,
         parallel=parallel,
         resume=resume,
         checkpoint_dir=checkpoint_dir,
         random_cache=cache_features and augmentation is not None,
+        optimize_frozen=optimize_frozen,
+        cache_features=cache_features,
     )
-    _check_classes(model, data, validation)
+    check_classes(model, data, validation)
     preprocessing = preprocessing_function(model, preprocess)
     trained, still = model, frozen
+    frozen_params = None
     if cache_features:  # the state keeps all variables, so that checkpoints and results are the same
         halves = split_at_frozen(model, frozen)
         compute: Any = functools.partial(
@@ -173,9 +182,14 @@ def fit(
         )
         data, validation = compute(data), None if validation is None else compute(validation)
         trained, still, preprocessing = halves.head, frozenset(), None
+    evaluated = make_objective(trained, loss, label_smoothing=label_smoothing, class_weights=class_weights)
+    if optimize_frozen is not None:
+        trained, arrays = rewrite_frozen(model, variables, frozen, optimize_frozen)
+        still, frozen_params = frozenset(), arrays["params"]
     objective = make_objective(trained, loss, label_smoothing=label_smoothing, class_weights=class_weights)
     placement = place_on_devices(parallel, batch_size, devices, mesh, shard_optimizer)
     step = placement.step(
+        None if frozen_params is None else placement.place(frozen_params),
         objective=objective,
         optimizer=optimizer,
         frozen=still,
@@ -210,7 +224,7 @@ def fit(
             placement=placement,
             data=data,
             validation=validation,
-            objective=objective,
+            objective=evaluated,
             metrics=metrics,
             preprocess=preprocessing,
             batch_size=batch_size,
@@ -256,39 +270,6 @@ def _result(run: Run, stopped: str | None) -> FitResult:
         checkpoint=run.finish(),
         class_names=run.data.class_names,
     )
-
-
-def _check_arguments(
-    counts: Mapping[str, int | None],
-    *,
-    metrics: Sequence[str],
-    parallel: str,
-    resume: bool,
-    checkpoint_dir: str | os.PathLike[str] | None,
-    random_cache: bool,
-) -> None:
-    low = {name: count for name, count in counts.items() if count is not None and count < 1}
-    wrong = [f"{name} should be at least 1, got {count}" for name, count in low.items()]
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        wrong.append(f"metrics are {', '.join(METRICS)}; got {', '.join(unknown)}")
-    if parallel not in MODES:
-        wrong.append(f"parallel is one of {', '.join(MODES)}; got {parallel!r}")
-    if checkpoint_dir is None and (resume or counts["checkpoint_every"]):
-        wrong.append("resume and checkpoint_every need a checkpoint_dir")
-    if random_cache:
-        wrong.append("cache_features computes images once, but augmentation makes them others in every epoch: drop one")
-    if wrong:
-        raise ValueError("\n  ".join(["fit cannot run with these arguments:", *wrong]))
-
-
-def _check_classes(model: Model, data: Dataset, validation: Dataset | None) -> None:
-    names = data.class_names
-    outputs = model.output_shape[-1]
-    if names is not None and len(names) != outputs and (outputs, len(names)) != (1, 2):
-        raise ValueError(f"The data has {len(names)} classes ({', '.join(names[:10])}), the model {outputs} outputs")
-    if validation is not None and names and validation.class_names and validation.class_names != names:
-        raise ValueError(f"The classes of the validation data are {validation.class_names}, those of the data {names}")
 
 
 def _count_batches(data: Dataset, batch_size: int) -> int | None:

@@ -93,10 +93,11 @@ class Placement:
         batch = jax.tree.map(lambda array: _repeat_to(array, len(mask)), (images, labels))
         return jax.make_array_from_process_local_data(sharding, (*batch, mask))
 
-    def step(self, **options: Any) -> StepFunction:
+    def step(self, frozen_params: Any = None, /, **options: Any) -> StepFunction:
         """`train_step` on these devices.
 
         Args:
+            frozen_params: Placed parameters to compute with in place of the state's frozen ones; None for these.
             **options: The keyword arguments of `train_step`.
 
         Returns:
@@ -118,7 +119,8 @@ class Placement:
         def step(state: TrainState, *batch: Any) -> tuple[TrainState, dict[str, Any]]:
             if self.mapped:
                 batch = jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), batch)
-            following, sums = compiled(state.replace(frozen_params={}), state.frozen_params, *batch)
+            still = state.frozen_params if frozen_params is None else frozen_params
+            following, sums = compiled(state.replace(frozen_params={}), still, *batch)
             return following.replace(frozen_params=state.frozen_params), sums
 
         return step

@@ -49,7 +49,7 @@ class Run:
         placement: The devices.
         data: What is trained on.
         validation: What every epoch is evaluated on, or None.
-        objective: From `make_objective`.
+        objective: From `make_objective`, to evaluate with.
         metrics: Names of metrics.
         preprocess: What is done to images before the network, or None.
         batch_size: Examples in a batch.

@@ -107,6 +107,16 @@ def test_the_model_is_known_to_the_other_commands(finished: Path, photos: Path, 
     assert capsys.readouterr().out.count(",red,") == 10
 
 
+def test_optimized_frozen_layers_train_the_same(finished: Path, photos: Path, base: Path, tmp_path: Path):
+    options = ("--epochs", 3, 2, "--learning-rate", 0.03, 0.01, "--cache-features", "no", "--optimize-frozen", "fast")
+    assert main(command(photos, base, tmp_path / "out", *options)) == 0
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4),
+        variables_of(tmp_path / "out"),
+        variables_of(finished),
+    )
+
+
 def variables_of(output: Path) -> dict:
     return load_model(output / "model.keras").variables
 
