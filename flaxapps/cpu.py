@@ -15,9 +15,14 @@ Pair = tuple[int, int]
 LARGEST_WINDOW = 25  # each place of a window is one more operation to compile and to read the image for
 
 
+def is_half(x: jax.Array) -> bool:
+    """Whether an array is of half precision."""
+    return x.dtype in (jnp.float16, jnp.bfloat16)
+
+
 def at_least_float32(x: jax.Array) -> jax.Array:
     """Widens half precision; other dtypes stay."""
-    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+    return x.astype(jnp.float32) if is_half(x) else x
 
 
 def depthwise_convolution(

@@ -200,11 +200,18 @@ def on_host(weights: Weights) -> dict[str, Any]:
     return {leaf: array if isinstance(array, jax.core.Tracer) else np.asarray(array) for leaf, array in weights.items()}
 
 
-def replay(graph: Graph, inputs: list[Node]) -> list[Node]:
-    """Records the calls of a graph on other nodes; the outputs."""
+def replay(graph: Graph, inputs: list[Node], training: bool | None = None) -> list[Node]:
+    """Records the calls of a graph on other nodes; the outputs.
+
+    Args:
+        graph: The graph.
+        inputs: What stands for its inputs.
+        training: The mode that every call is fixed to; None keeps what each of them says.
+    """
     values = list(inputs)
     for step in graph.steps:
-        values += step.layer.record([values[index] for index in step.inputs], step.training).outputs
+        mode = step.training if training is None else training
+        values += step.layer.record([values[index] for index in step.inputs], mode).outputs
     return [values[index] for index in graph.results]
 
 

@@ -182,11 +182,13 @@ def fit(
         )
         data, validation = compute(data), None if validation is None else compute(validation)
         trained, still, preprocessing = halves.head, frozenset(), None
-    evaluated = make_objective(trained, loss, label_smoothing=label_smoothing, class_weights=class_weights)
+    objective_of = functools.partial(
+        make_objective, loss=loss, label_smoothing=label_smoothing, class_weights=class_weights
+    )
+    objective = evaluated = objective_of(trained)
     if optimize_frozen is not None:
-        trained, arrays = rewrite_frozen(model, variables, frozen, optimize_frozen)
-        still, frozen_params = frozenset(), arrays["params"]
-    objective = make_objective(trained, loss, label_smoothing=label_smoothing, class_weights=class_weights)
+        rewritten, arrays = rewrite_frozen(model, variables, frozen, optimize_frozen)
+        objective, still, frozen_params = objective_of(rewritten), frozenset(), arrays["params"]
     placement = place_on_devices(parallel, batch_size, devices, mesh, shard_optimizer)
     step = placement.step(
         None if frozen_params is None else placement.place(frozen_params),

@@ -10,7 +10,6 @@ from flaxapps.graph import Graph
 from flaxapps.model import Model
 from flaxapps.network import Network
 from flaxapps.optimizing import Mode, use_winograd
-from flaxapps.recording import Node
 from flaxapps.rewriting import new_inputs, rebuilt_model, replay, rewrite
 from train.splitting import split_at_frozen
 
@@ -43,13 +42,5 @@ def optimize_frozen(model: Model, variables: Mapping[str, Any], frozen: frozense
     if mode == "fast" and jax.default_backend() == "cpu":
         trunk, arrays = rewrite(trunk, arrays, use_winograd)
     sources = new_inputs(trunk.graph)
-    cut = _in_inference_mode(trunk.graph, sources)
+    cut = replay(trunk.graph, sources, training=False)
     return Network(rebuilt_model(model, Graph(sources, replay(halves.head.graph, cut))), arrays)
-
-
-def _in_inference_mode(graph: Graph, inputs: list[Node]) -> list[Node]:
-    """`replay`, with every call fixed to inference mode."""
-    values = list(inputs)
-    for step in graph.steps:
-        values += step.layer.record([values[index] for index in step.inputs], False).outputs
-    return [values[index] for index in graph.results]

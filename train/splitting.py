@@ -13,6 +13,7 @@ from flaxapps.layers import Functional, InputLayer
 from flaxapps.layers.regularization import Noise
 from flaxapps.model import Model
 from flaxapps.recording import Call, Layer, Node, Weight
+from flaxapps.rewriting import replay
 
 Parts = list[tuple[Layer, str | None]]
 ANY_SIZE = 512  # stands for a free size where only dtypes are asked for
@@ -67,10 +68,7 @@ def split_at_frozen(model: Model, frozen: frozenset[str]) -> Halves:
         Call(InputLayer(node.shape, model.data_format, dtype=dtype), ()).outputs[0]
         for node, dtype in zip(trunk.outputs, _output_dtypes(trunk), strict=True)
     ]
-    values = list(cut)
-    for step in head.steps:
-        values += step.layer.record([values[index] for index in step.inputs], step.training).outputs
-    outputs = [values[index] for index in head.results]
+    outputs = replay(head, cut)
     return Halves(
         Model(_like(model.inputs, trunk.inputs), _single(trunk.outputs)),
         Model(_single(cut), _like(model.outputs, outputs), name=model.name),
