@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flaxapps import ops
@@ -91,8 +91,10 @@ def test_convolution_of_few_pixels(size, strides, padding, dtype, window, dilati
     compare(
         lambda x, k: ops.convolution(x, k, *arguments),
         lambda x, k: lax_convolution(x, k, *arguments),
-        dtype, (1, *size, channels), (*window, channels, math.prod(size)),
-    )  # fmt: skip
+        dtype,
+        (1, *size, channels),
+        (*window, channels, math.prod(size)),
+    )
 
 
 @pytest.mark.slow
@@ -104,21 +106,26 @@ def test_convolution_of_many_channels(size, strides, padding, dtype, window):
     compare(
         lambda x, k: ops.convolution(x, k, strides, padding),
         lambda x, k: lax_convolution(x, k, strides, padding),
-        dtype, (2, *(max(length, *window) for length in size), channels), (*window, channels, 2),
-    )  # fmt: skip
+        dtype,
+        (2, *(max(length, *window) for length in size), channels),
+        (*window, channels, 2),
+    )
 
 
 @pytest.mark.slow
 @SETTINGS
-@given(**COMMON, filters=st.integers(3, 9))
-def test_pointwise_convolution_of_many_pixels(size, strides, padding, dtype, filters):
+@given(**COMMON, channels=st.sampled_from([3, 4]), filters=st.integers(3, 9))
+@example(size=(5, 7), strides=(1, 1), padding="same", dtype="float32", channels=3, filters=3)
+def test_pointwise_convolution_of_many_pixels(size, strides, padding, dtype, channels, filters):
     """At least as many filters as channels, at least a thousand pixels."""
     pixels = tuple(6 * length * stride for length, stride in zip(size, strides, strict=True))
     compare(
         lambda x, k: ops.convolution(x, k, strides, padding),
         lambda x, k: lax_convolution(x, k, strides, padding),
-        dtype, (2, *pixels, 3), (1, 1, 3, filters),
-    )  # fmt: skip
+        dtype,
+        (2, *pixels, channels),
+        (1, 1, channels, filters),
+    )
 
 
 FORMS = {
