@@ -26,7 +26,7 @@ def return_freed_memory() -> bool:
     """Gives the memory that this process has freed back to the system, where the C library is GNU's.
 
     What XLA takes to compile a network it frees in pieces, which the C library holds: 200 MB and more, that later
-    allocations, larger than the pieces, come on top of. Meant for after compiling; it takes some milliseconds.
+    allocations, larger than the pieces, come on top of. Meant for after compiling; it takes some 50 ms.
 
     Returns:
         Whether there was any.
