@@ -1,7 +1,8 @@
 """Rewrites of a network for inference."""
 
+import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import jax
 
@@ -16,7 +17,7 @@ from flaxapps.rewriting import Replacement, on_host, rewrite
 
 Mode = Literal["exact", "fast"]
 WINOGRAD_KERNELS = {(3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1)}
-LEAST_CHANNELS = 48  # below, what Winograd's transforms cost is more than its products save
+LEAST_CHANNELS = 32  # below, what Winograd's transforms cost is more than its products save
 # Bytes a layer makes of one image from which on images go one by one: a batch of these does not fit into a cache, and
 # below, reading the kernels once for every image costs more.
 LARGE_TENSOR = 2 * 2**20
@@ -33,9 +34,9 @@ def optimize(
     """A model that computes the same faster, and its variables. The given ones stay as they are.
 
     Both modes fold BatchNormalization (`fold_batch_norm`). On CPUs the first layers, as long as their tensors are
-    large, go image by image. "fast" adds Winograd's products there for convolutions of stride 1 with at least 48
-    channels and kernels 3x3, 5x5, or of 3 or 7 pixels in one direction: the matrices that replace a kernel take up to
-    four times its memory, and compiling takes several times longer.
+    large, go image by image, and convolutions of stride 1 with at least 32 channels and kernels 3x3, 5x5, or of 3 or 7
+    pixels in one direction are Winograd's products: in "fast" all of them, in "exact" those on large images. The
+    matrices that replace a kernel take up to four times its memory; compiling takes longer, in "fast" several times.
 
     Args:
         model: The network. Where image sizes are free, nothing goes image by image.
@@ -66,20 +67,27 @@ def optimize(
         network = rewrite(*network, multiply_in_bfloat16)
     if (platform or jax.default_backend()) != "cpu":
         return network
-    if mode == "fast":
-        network = rewrite(*network, use_winograd)
+    network = rewrite(*network, use_winograd if mode == "fast" else use_winograd_on_large_images)
     return split_image_by_image(*network, LARGE_TENSOR)
 
 
 def use_winograd(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
     """A rule: convolutions of stride 1 with enough channels in and out become Winograd's products."""
-    if type(layer) is not layers.Conv2D or layer.groups > 1 or pair(layer.kernel_size) not in WINOGRAD_KERNELS:
-        return None
-    if {*pair(layer.strides), *pair(layer.dilation_rate)} != {1} or min(weights["kernel"].shape[2:]) < LEAST_CHANNELS:
+    if not _suits_winograd(layer, weights):
         return None
     arrays: dict[str, Any] = jax.device_put(winograd.transform_kernel(on_host(weights)["kernel"]))
     result = _conv(layers.WinogradConv2D, layer, kernel_size=layer.kernel_size)(inputs)
     return result, {layer.name or "": arrays | _bias(weights)}
+
+
+def use_winograd_on_large_images(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
+    """A rule: as `use_winograd`, where the matrices take no more memory than what the layer makes of one image."""
+    if not _suits_winograd(layer, weights):
+        return None
+    (output,) = layer.output_shapes(inputs[0].shape)
+    matrices = len(winograd.product_names(pair(layer.kernel_size))) * math.prod(weights["kernel"].shape[2:])
+    is_large = None not in output[1:] and matrices <= math.prod(size or 0 for size in output[1:])
+    return use_winograd(layer, inputs, weights) if is_large else None
 
 
 def multiply_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
@@ -96,6 +104,13 @@ def multiply_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> 
     arrays = {"kernel": weights["pointwise_kernel"], **_bias(weights)}
     result = _conv(layers.Bfloat16Conv2D, layer)(x)
     return result, {name: {"kernel": weights["depthwise_kernel"]}, layer.name or "": arrays}
+
+
+def _suits_winograd(layer: Layer, weights: Weights) -> TypeGuard[layers.Conv2D]:
+    if type(layer) is not layers.Conv2D or layer.groups > 1 or pair(layer.kernel_size) not in WINOGRAD_KERNELS:
+        return False
+    steps = {*pair(layer.strides), *pair(layer.dilation_rate)}
+    return steps == {1} and min(weights["kernel"].shape[2:]) >= LEAST_CHANNELS
 
 
 def _conv(kind: Any, layer: Layer, **options: Any) -> Layer:

@@ -98,14 +98,21 @@ def test_the_block_ends_where_one_smaller_tensor_goes_on():
 
 
 def test_winograd_takes_plain_convolutions_of_enough_channels():
-    x = Input((9, 9, 48))
-    plain = [layers.Conv2D(48, size) for size in (3, 5, (1, 3), (3, 1), (1, 7), (7, 1))]
+    x = Input((9, 9, 32))
+    plain = [layers.Conv2D(32, size) for size in (3, 5, (1, 3), (3, 1), (1, 7), (7, 1))]
     others = [
-        layers.Conv2D(47, 3), layers.Conv2D(48, 3, strides=2), layers.Conv2D(48, 3, groups=2), layers.Conv2D(48, 1),
-        layers.Conv2D(48, 3, dilation_rate=2), layers.Conv2D(48, 7), layers.Conv2D(48, 2),
+        layers.Conv2D(31, 3), layers.Conv2D(32, 3, strides=2), layers.Conv2D(32, 3, groups=2), layers.Conv2D(32, 1),
+        layers.Conv2D(32, 3, dilation_rate=2), layers.Conv2D(32, 7), layers.Conv2D(32, 2),
     ]  # fmt: skip # a list to read along, not down
     model = Model(x, [layer(x) for layer in [*plain, *others]])
     assert kinds(rewrite(model, model.init_variables(), use_winograd).model).count("WinogradConv2D") == len(plain)
+
+
+@pytest.mark.parametrize(("size", "count"), [((36, 36), 1), ((35, 36), 0), ((None, 36), 0)])
+def test_exact_takes_winograd_where_its_matrices_are_no_larger_than_an_image(size, count):
+    model = Model(x := Input((*size, 32)), layers.Conv2D(32, 3)(x))  # 36 x 32 x 32 numbers
+    large = optimize(model, model.init_variables(), "exact", platform="cpu").model
+    assert kinds(large).count("WinogradConv2D") == count
 
 
 def test_bfloat16_products():
