@@ -21,9 +21,8 @@ Factors = tuple[jax.Array, jax.Array]
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 LEAST_ROWS = 1000  # from which on Eigen is the faster one
 LEAST_CHANNELS = 96  # the same, of convolutions
-LEAST_SIDE = (
-    4  # XLA adds up the gradient of a smaller kernel pixel by pixel, four times less exactly than a convolution's
-)
+# XLA adds up the gradient of a smaller kernel pixel by pixel, four times less exactly than a convolution's.
+LEAST_SIDE = 4
 
 
 def multiply(x: jax.Array, matrix: jax.Array) -> jax.Array:

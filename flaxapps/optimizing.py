@@ -86,8 +86,9 @@ def use_winograd_on_large_images(layer: Layer, inputs: list[Node], weights: Weig
         return None
     (output,) = layer.output_shapes(inputs[0].shape)
     matrices = len(winograd.product_names(pair(layer.kernel_size))) * math.prod(weights["kernel"].shape[2:])
-    is_large = None not in output[1:] and matrices <= math.prod(size or 0 for size in output[1:])
-    return use_winograd(layer, inputs, weights) if is_large else None
+    if matrices > math.prod(size or 0 for size in output[1:]):  # 0 where a size is free: nobody knows
+        return None
+    return use_winograd(layer, inputs, weights)
 
 
 def multiply_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
