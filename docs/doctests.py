@@ -1,4 +1,4 @@
-"""An extension of Griffe, which reads the docstrings: doctests are shown as code, wherever they stand."""
+"""Griffe extension: show doctests in docstrings as code blocks."""
 
 import re
 from typing import Any
@@ -7,10 +7,10 @@ import griffe
 
 
 class Doctests(griffe.Extension):
-    """Puts a fence around every doctest, as Markdown takes `>>>` for three quotations in each other."""
+    """Puts a code fence around every doctest, because Markdown reads `>>>` as nested quotes."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Changes the docstring of whatever has been read."""
+        """Rewrites the docstring of an object."""
         if obj.docstring:
             obj.docstring.value = re.sub(
                 r"^( *)>>> (?:.*\n?)(?:.*\S.*\n?)*", fence, obj.docstring.value, flags=re.MULTILINE
@@ -18,6 +18,6 @@ class Doctests(griffe.Extension):
 
 
 def fence(match: re.Match[str]) -> str:
-    """One doctest, up to the next empty line, as a block of code."""
+    """Formats one doctest, up to the next empty line, as a code block."""
     indent = match[1]
     return f"{indent}```pycon\n{match[0].rstrip()}\n{indent}```\n"

@@ -1,7 +1,6 @@
-"""A hook of MkDocs: the notebooks, with the outputs that are committed, as pages of the site.
+"""MkDocs hook: generate pages from the notebooks with their committed outputs.
 
-They are read as they are; nothing is run. Every picture has a text in its place: the one its cell gives, or else the
-heading it stands below.
+Notebooks are not run. The alternative text of a picture is that of the output, or else the heading above it.
 """
 
 import base64
@@ -18,7 +17,7 @@ SUFFIXES = {"image/png": "png", "image/jpeg": "jpg"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds a page for every notebook, and its pictures."""
+    """Adds a page and the pictures of every notebook."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         for name, content in pages(path):
             files.append(File.generated(config, f"notebooks/{name}", content=content))
@@ -26,7 +25,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def pages(path: Path) -> Iterator[tuple[str, str | bytes]]:
-    """The pictures of a notebook and its page: their names and contents."""
+    """Yields the names and contents of the pictures and the page of a notebook."""
     lines: list[str] = []
     heading = path.stem
     for number, cell in enumerate(json.loads(path.read_text())["cells"]):
@@ -50,6 +49,6 @@ def pages(path: Path) -> Iterator[tuple[str, str | bytes]]:
 
 
 def alternative(output: dict[str, Any], kind: str, heading: str) -> str:
-    """The text in place of a picture."""
+    """Returns the alternative text of a picture."""
     given: str = output.get("metadata", {}).get(kind, {}).get("alt", "")
     return given or f"Picture: {heading.replace('`', '')}"

@@ -1,46 +1,58 @@
-"""A hook of MkDocs: the pages that say what the code says are made from it while the site is built.
+"""MkDocs hook: generate pages from the code while the site is built.
 
-A page for each network (facts, blocks, layers, weight files) and the reference of every exported name.
+These are a page for each network (facts, blocks, layers, weight files) and the reference of every exported name.
 """
 
 import importlib
 from collections.abc import Iterator
 from html import escape
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from flaxapps import ResNet50
+from flaxapps.applications.imagenet_utils import PREPROCESSING
+from flaxapps.applications.info import ModelInfo
+from flaxapps.drawing.svg import draw
+from flaxapps.graph.summary import rows
 from flaxapps.model import Model
-from flaxapps.plotting import draw
-from flaxapps.registry import ModelInfo, build_model, list_models, model_info
-from flaxapps.summary import rows
+from flaxapps.registry import build_model, get_application, list_models, model_info
 from weight_port.published import PublishedFile
 
-SCALING = Path(__file__).parent.parent / "SCALING.md"  # it stands beside the README
-PACKAGES = ("flaxapps", "train", "weight_port")
-PREPROCESSING = {"caffe": "BGR, mean subtracted", "tf": "-1 to 1", "torch": "normalized with mean and deviation"}
+SCALING = Path(__file__).parent.parent / "SCALING.md"  # in the repository root, beside the README
+PACKAGES = ("flaxapps", "weight_port")
 LAYER_HEADINGS = ("#", "layer", "kind", "output shape", "parameters", "connected to")
 REFERENCES = {
-    "flaxapps": ("flaxapps", "Models and what is done with them."),
-    "layers": ("flaxapps.layers", "Keras's layers, with Keras's arguments. Calling one on a node records it."),
-    "image": ("flaxapps.image", "Photos from files to arrays and back."),
-    "explain": ("flaxapps.explain", "Which parts of an image speak for a class."),
-    "train": ("train", "Fine-tuning."),
-    "weight_port": ("weight_port", "Weight files to trees of arrays and back, without JAX and without Keras."),
+    "flaxapps": ("flaxapps", "Build, run, load, save and transform models."),
+    "layers": ("flaxapps.layers", "Keras's layers and their arguments. Call a layer on a node to add it to the graph."),
+    "image": ("flaxapps.image", "Load and save photos as arrays."),
+    "explain": ("flaxapps.explain", "Attribution: which parts of an image support a class."),
+    "train": ("flaxapps.train", "Fine-tuning and evaluation."),
+    "weight_port": ("weight_port", "Read and write Keras weight files as trees of arrays, without JAX or Keras."),
 }
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Adds the pages of the networks to the navigation, below the overview."""
+    for entry in config.nav or []:
+        if isinstance(entry, dict) and "Networks" in entry:
+            infos = map(model_info, list_models())
+            entry["Networks"] = ["networks/index.md", *({info.function: f"networks/{info.name}.md"} for info in infos)]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds what is made to the pages that are written."""
+    """Adds the generated pages to the written ones."""
     for path, content in pages():
         files.append(File.generated(config, path, content=content))
     return files
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Every page and picture: its path in `docs` and its text."""
+    """Yields the path in `docs` and the text of every generated page and picture."""
     infos = [model_info(name) for name in list_models()]
     yield "networks/index.md", networks_page(infos)
     for info in infos:
@@ -55,12 +67,12 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def anchor(layer: str) -> str:
-    """Where a layer stands in the table of its network's page."""
-    return f"layer-{layer}"
+    """Returns the anchor of a layer on the page of its network; that of a nested model for the layers inside it."""
+    return f"layer-{layer.partition('/')[0]}"
 
 
 def networks_page(infos: list[ModelInfo]) -> str:
-    """All networks in one table."""
+    """Formats the table of all networks."""
     lines = [
         "# Networks",
         "",
@@ -70,8 +82,8 @@ def networks_page(infos: list[ModelInfo]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for info in infos:
-        size = f"{info.weight_files[0].size / 2**20:.0f}"
-        accuracy = f"{info.top1}% | {info.top5}%"
+        size = f"{info.parameters * 4 / 2**20:.0f}"
+        accuracy = f"{percent(info.top1)} | {percent(info.top5)}"
         sizes = f"{info.default_size} | {info.min_size}"
         lines.append(
             f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {info.parameters:,} | {sizes} "
@@ -81,7 +93,7 @@ def networks_page(infos: list[ModelInfo]) -> str:
 
 
 def network_page(info: ModelInfo, model: Model) -> str:
-    """One network."""
+    """Formats the page of one network."""
     blocks = draw(model.graph, f"The blocks of {info.function}", link=lambda name: f"#{anchor(name)}")
     formats = "channels_last, channels_first" if info.channels_first else "channels_last"
     files = "\n".join(map(file_row, info.weight_files))
@@ -89,7 +101,7 @@ def network_page(info: ModelInfo, model: Model) -> str:
     return f"""# {info.function}
 
 ```text
-from flaxapps.{info.name} import {info.function}, preprocess_input, decode_predictions
+from {info.module} import {info.function}, preprocess_input, decode_predictions
 ```
 
 | paper | [{info.reference.removeprefix("https://")}]({info.reference}) |
@@ -99,14 +111,14 @@ from flaxapps.{info.name} import {info.function}, preprocess_input, decode_predi
 | preprocessing | `{info.preprocessing}`: {PREPROCESSING[info.preprocessing]} |
 | data formats | {formats} |
 | parameters | {info.parameters:,} with the classifier |
-| top-1, top-5 | {info.top1}%, {info.top5}% (ILSVRC2012 validation, as published by Keras) |
+| top-1, top-5 | {percent(info.top1)}, {percent(info.top5)} (ILSVRC2012 validation, as published by Keras) |
 
 The arguments are in the [reference](../reference/flaxapps.md#{function_anchor(info)}).
 
 ## Blocks
 
-Each box leads to its last layer below, and says more under the mouse. With every layer:
-[{info.name}.svg]({info.name}.svg), which `flaxapps plot {info.name} --full --output {info.name}.svg` draws too.
+Each box links to its last layer below, and shows details on hover. A diagram of all layers:
+[{info.name}.svg]({info.name}.svg), also drawn by `flaxapps plot {info.name} --full --output {info.name}.svg`.
 
 <div class="diagram" data-search-exclude>{blocks}</div>
 
@@ -129,20 +141,26 @@ In Keras's order: indices and names are those of `model.layers`.
 
 
 def function_anchor(info: ModelInfo) -> str:
-    """Where the network's function stands in the reference."""
-    return f"flaxapps.{info.name}.{info.function}"
+    """Returns the anchor of the network's function in the reference."""
+    return f"{info.module}.{info.function}"
+
+
+def percent(accuracy: float | None) -> str:
+    """Formats an accuracy, or a dash if none is published."""
+    return "-" if accuracy is None else f"{accuracy}%"
 
 
 def file_row(file: PublishedFile) -> str:
-    """One published weight file."""
-    variant = f' (`variant="{file.variant}"`)' if file.variant else ""
+    """Formats the row of a published weight file."""
+    variant = f' (`variant="{file.variant}"`)' if file.superseded else ""
     top = "yes" if file.include_top else "no"
-    name = f"[{file.filename}]({file.url}){variant}<br>MD5 `{file.md5}`"
-    return f"| {name} | {top} | {file.size / 2**20:.1f} | {file.licence} |"
+    name = f"[{file.filename}]({file.url}){variant}<br>{file.published_hash.replace(' ', ' `')}`"
+    size = f"{file.size / 2**20:.1f}" if file.size else "-"
+    return f"| {name} | {top} | {size} | {file.licence} |"
 
 
 def layer_rows(model: Model) -> str:
-    """The table of `model.summary()`."""
+    """Formats the rows of `model.summary()` as HTML."""
     lines = []
     for number, name, *rest in rows(model.graph):
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in (number, name, *rest))
@@ -151,23 +169,45 @@ def layer_rows(model: Model) -> str:
 
 
 def reference_page(module: ModuleType, summary: str) -> str:
-    """The docstrings of everything a module exports."""
+    """Formats the reference page of everything a module exports."""
     names = public_names(module)
     if module.__name__ == "flaxapps":
-        names += [function_anchor(info) for info in map(model_info, list_models())]
-    # What a layer computes is Keras's affair; its arguments are what one looks up.
+        names.append("flaxapps.applications.application.Application")
+    # The methods of a layer are internal; users need its arguments only.
     options = "\n    options:\n      members: false" if module.__name__ == "flaxapps.layers" else ""
     entries = "\n\n".join(f"::: {name}{options}" for name in names)
+    if module.__name__ == "flaxapps":
+        entries += "\n\n" + "\n\n".join(map(network_entry, map(model_info, list_models())))
     return f"# {module.__name__}\n\n{summary}\n\n{entries}\n"
 
 
+def network_entry(info: ModelInfo) -> str:
+    """Formats the reference of a network's function: its docstring, or a link to one with the same arguments."""
+    heading = f"## {info.function} {{ #{function_anchor(info)} }}\n\n`{function_anchor(info)}`"
+    network = f"[the network](../networks/{info.name}.md)"
+    arguments = signature(get_application(info.name))
+    if arguments == signature(ResNet50):
+        same = "[`Application`](#flaxapps.applications.application.Application)"
+    else:
+        first = next(
+            each for each in map(model_info, list_models()) if signature(get_application(each.name)) == arguments
+        )
+        if first is info:
+            given = ", ".join(f"{each.name}={each.default!r}" for each in arguments.parameters.values())
+            text = f"{info.function}({given})\n\n{get_application(info.name).__doc__}"
+            return f"{heading}; {network}.\n\n```text\n{text}```"
+        same = f"[`{first.function}`](#{function_anchor(first)})"
+    return f"{heading}, with the arguments of {same}; {network}."
+
+
 def public_names(module: ModuleType) -> list[str]:
-    """Full names, where they are defined, of the functions and classes that a module exports."""
+    """Returns the full names of the functions and classes that a module exports, by the module that defines them."""
     names = set()
     for name, value in vars(module).items():
         home = getattr(value, "__module__", None) or ""
         package = home.split(".")[0]
         own = home == module.__name__ or module.__spec__.submodule_search_locations is not None
-        if not name.startswith("_") and callable(value) and package in PACKAGES and own:
-            names |= {f"{home}.{value.__name__}", f"{home}.{name}"}  # two, where it is another function compiled
+        network = hasattr(value, "info")  # made by a function, so that its source has no signature
+        if not name.startswith("_") and callable(value) and package in PACKAGES and own and not network:
+            names |= {f"{home}.{value.__name__}", f"{home}.{name}"}  # two for compiled functions
     return sorted(names, key=lambda full: full.rpartition(".")[2].lower())

@@ -1,6 +1,6 @@
-"""Draws the README's picture: `python docs/pictures.py` writes docs/pictures/photos.jpg.
+"""Draw the picture of the README: `python docs/pictures.py` writes docs/pictures/photos.jpg.
 
-Real photos and the real model of `flaxapps demo`: what each is taken for, and which part of it speaks for that.
+It shows photos of `flaxapps demo` with the predictions of its model and their Grad-CAM heat maps.
 """
 
 from pathlib import Path
@@ -9,15 +9,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from flaxapps import explain, image, load_model, predict
-from flaxapps.demo import CLASSES, fetch_demo
+from flaxapps.demo.photos import CLASSES, fetch_demo
 
 PICTURE = Path(__file__).parent / "pictures" / "photos.jpg"
-SHOWN = ("0009", "0013", "0026", "0207", "0403", "0412")  # labelled ones, each kind there is
-SIZE = (150, 150)  # pixels, what the model takes
+SHOWN = ("0009", "0013", "0026", "0207", "0403", "0412")  # labelled photos, all classes among them
+SIZE = (150, 150)  # input size of the model in pixels
 
 
 def draw() -> Figure:
-    """Six photos with what they are taken for, and below each where the network looks."""
+    """Draws six photos with their predicted classes, and below each its Grad-CAM heat map."""
     data = fetch_demo()
     model, variables = load_model(data.model)
     paths = [path for path in data.photos if path.stem in SHOWN]

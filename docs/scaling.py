@@ -1,6 +1,6 @@
-"""Writes the tables of SCALING.md: `python docs/scaling.py`, a minute on a laptop, no accelerator and no weights.
+"""Write the tables of SCALING.md: `python docs/scaling.py`. Takes a minute on a laptop, without accelerator or weights.
 
-The programs are those a TPU would be given, lowered here and counted by XLA.
+The programs are lowered for TPU, and XLA counts their operations.
 """
 
 import functools
@@ -14,16 +14,17 @@ import jax
 import jax.export
 import optax
 
-import train
-from flaxapps.registry import build_model, list_models, model_info
-from train.steps import take_step
+from flaxapps import train
+from flaxapps.registry import build_model, model_info
+from flaxapps.train.step.step import take_step
 
 PAGE = Path(__file__).parent.parent / "SCALING.md"
+NETWORKS = ("xception", "vgg16", "vgg19", "resnet50", "inception_v3")
 BATCH = 32
 BYTES = {"bf16": 2, "f32": 4}
 PRODUCT = re.compile(r"stablehlo\.(?:convolution|dot_general)\(?.* : (\(.*\) -> .*)")
 TENSOR = re.compile(r"tensor<([^>]*)>")
-KEY = jax.random.key(0).dtype  # of no size worth counting
+KEY = jax.random.key(0).dtype  # negligible in size
 BEGIN, END = "<!-- computed by docs/scaling.py: begin -->", "<!-- computed by docs/scaling.py: end -->"
 
 
@@ -31,11 +32,11 @@ class Chip(NamedTuple):
     """Published figures of an accelerator.
 
     Attributes:
-        name: As on the page.
-        teraflops: Peak of dense bfloat16 products, in 10^12 operations a second.
-        bandwidth: Of its memory, in 10^9 bytes a second.
-        memory: In 10^9 bytes.
-        source: Where the figures are from.
+        name: Name in the tables.
+        teraflops: Peak of dense bfloat16 products, in 10^12 operations per second.
+        bandwidth: Memory bandwidth, in 10^9 bytes per second.
+        memory: Memory, in 10^9 bytes.
+        source: Markdown link to the source of the figures.
     """
 
     name: str
@@ -55,14 +56,14 @@ CHIPS = (
 
 
 class Cost(NamedTuple):
-    """What one program takes.
+    """Cost of one program.
 
     Attributes:
         flops: Floating-point operations, as XLA counts them.
-        most: Bytes that are read and written, as XLA counts them before anything is fused.
-        least: Those of the operands and results of convolutions and matrix products alone.
-        kept: Bytes of what comes in: weights or state, and the batch.
-        memory: Bytes of everything at once.
+        most: Bytes read and written, as XLA counts them before fusion.
+        least: Bytes of the operands and results of convolutions and matrix products only.
+        kept: Bytes of the arguments: weights or state, and the batch.
+        memory: Estimate of the peak memory in bytes.
     """
 
     flops: float
@@ -73,27 +74,27 @@ class Cost(NamedTuple):
 
     @property
     def intensity(self) -> float:
-        """Operations for a byte, where everything that can be fused is."""
+        """Operations per byte, with all that can be fused."""
         return self.flops / self.least
 
     def seconds(self, chip: Chip) -> tuple[float, float]:
-        """The least time for the operations, and for the bytes."""
+        """Lower bounds of the time in seconds: for the operations, and for the bytes."""
         return self.flops / (chip.teraflops * 1e12), self.least / (chip.bandwidth * 1e9)
 
 
 def costs(name: str, memory: bool = True) -> dict[str, Cost]:
-    """What a network's inference and its training step take, in bfloat16, all layers training, SGD with momentum.
+    """Costs of inference and a training step in bfloat16; all layers train, by SGD with momentum.
 
     Args:
-        name: The network.
-        memory: Whether to compile the training step for its memory; otherwise that is 0.
+        name: Name of the network.
+        memory: Whether to compile the training step to measure its memory.
     """
     inference, variables, batch = _inference(name, "bfloat16")
     step, state, labelled = _step(name, "bfloat16")
     costs = {"inference": _cost(inference, variables, batch), "training step": _cost(step, state, *labelled)}
     if memory:
         step, state, labelled = _step(name, "float32")
-        unchecked = [jax.export.DisabledSafetyCheck.platform()]  # a TPU's program is compiled for this CPU
+        unchecked = [jax.export.DisabledSafetyCheck.platform()]  # compiles the TPU program on this CPU
         exported = jax.export.export(jax.jit(step), platforms=["tpu"], disabled_checks=unchecked)(state, *labelled)
         placed: Any = jax.jit(exported.call, donate_argnums=0).lower(state, *labelled).compile().memory_analysis()
         used = placed.argument_size_in_bytes + placed.output_size_in_bytes + placed.temp_size_in_bytes
@@ -130,7 +131,7 @@ def _cost(function: Any, first: Any, *batch: Any) -> Cost:
 
 
 def cost_rows(name: str, memory: bool = True) -> Iterator[tuple[str, str]]:
-    """The rows of both tables for a network; `memory` as for `costs`."""
+    """Yields the rows of both tables for a network; `memory` as for `costs`."""
     for title, cost in costs(name, memory).items():
         row = [model_info(name).function, title, f"{cost.flops / 1e9:,.0f}", f"{cost.least / 1e9:.2f}"]
         row += [f"{cost.most / 1e9:.1f}", f"{cost.intensity:.0f}", f"{cost.kept / 1e6:,.0f}"]
@@ -143,7 +144,7 @@ def cost_rows(name: str, memory: bool = True) -> Iterator[tuple[str, str]]:
 
 
 def tables(rows: list[tuple[str, str]]) -> str:
-    """The tables of the page."""
+    """Formats the tables."""
     heads = ["network", "program", "GFLOP", "GB at least", "GB at most", "FLOP per byte", "MB kept", "GB in all"]
     chips = [_row(["chip", "TFLOP/s, bfloat16", "GB/s", "memory GB", "FLOP per byte at the ridge", "figures of"])]
     chips.append(_rule(6))
@@ -157,8 +158,8 @@ def tables(rows: list[tuple[str, str]]) -> str:
     times += [row for _, row in rows]
     titles = (
         f"Batches of {BATCH} at each network's own size, bfloat16, counted by XLA of jax {jax.__version__}:",
-        "The chips, as their makers publish them:",
-        "The least milliseconds that this allows, c where the operations and m where the bytes decide:",
+        "Published figures of the chips:",
+        "Lower bounds of the time in milliseconds (c: compute-bound, m: memory-bound):",
     )
     return "\n\n".join(
         f"{title}\n\n" + "\n".join(table) for title, table in zip(titles, (program, chips, times), strict=True)
@@ -174,8 +175,8 @@ def _rule(count: int) -> str:
 
 
 def main() -> None:
-    """Rewrites what is between the marks."""
-    rows = [row for name in list_models() for row in cost_rows(name)]
+    """Rewrites the text between the markers."""
+    rows = [row for name in NETWORKS for row in cost_rows(name)]
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables(rows)}\n\n{END}{after}", encoding="utf-8")

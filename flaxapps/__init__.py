@@ -1,26 +1,30 @@
 """Keras Applications as pure JAX functions.
 
-A network is a hashable static description (`Model`) plus an explicit tree of arrays. Weights come from the files
-Keras itself publishes and writes, land unchanged, and can go back.
+A network is a hashable static description (`Model`) plus an explicit tree of arrays. Weights are read from the files
+that Keras publishes and writes, bit for bit, and can be written back to them.
 """
 
 from flaxapps import explain as explain
 from flaxapps import image as image
 from flaxapps import layers as layers
-from flaxapps.compilation import Compiled as Compiled
-from flaxapps.compilation import compile as compile
-from flaxapps.exporting import save_model as save_model
-from flaxapps.folding import fold_batch_norm as fold_batch_norm
-from flaxapps.importing import load_model as load_model
-from flaxapps.inference import predict as predict
+from flaxapps.applications.info import ModelInfo as ModelInfo
+from flaxapps.catalogue import *  # noqa: F403 (one list of networks is enough)
+from flaxapps.inference.compile import Compiled as Compiled
+from flaxapps.inference.compile import compile as compile
+from flaxapps.inference.export import export as export
+from flaxapps.inference.export import load_exported as load_exported
+from flaxapps.inference.predict import predict as predict
 from flaxapps.layers import Input as Input
 from flaxapps.model import Model as Model
-from flaxapps.network import Network as Network
-from flaxapps.optimizing import optimize as optimize
-from flaxapps.registry import ModelInfo as ModelInfo
+from flaxapps.model import Network as Network
+from flaxapps.quantization.quantize import quantization_report as quantization_report
+from flaxapps.quantization.quantize import quantize as quantize
+from flaxapps.quantization.report import QuantizationReport as QuantizationReport
 from flaxapps.registry import get_model as get_model
 from flaxapps.registry import list_models as list_models
 from flaxapps.registry import model_info as model_info
-from flaxapps.rewriting import rewrite as rewrite
-from flaxapps.stablehlo import export as export
-from flaxapps.stablehlo import load_exported as load_exported
+from flaxapps.saving.load import load_model as load_model
+from flaxapps.saving.save import save_model as save_model
+from flaxapps.transforms.fold import fold_batch_norm as fold_batch_norm
+from flaxapps.transforms.optimize import optimize as optimize
+from flaxapps.transforms.rewrite import rewrite as rewrite

@@ -1,8 +1,8 @@
-"""`python -m flaxapps` is the command `flaxapps`."""
+"""`python -m flaxapps`, which runs the command `flaxapps`."""
 
 import sys
 
-from flaxapps.cli import main
+from flaxapps.cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
-"""Why a network says what it says: which parts of an image speak for a class.
+"""Attribution: which parts of an image support a class.
 
-All functions take images as the network takes them, preprocessed, a batch at a time, and explain the score of a class:
-the output of a classifier before the softmax, if it ends in one, as after it every class depends on all others.
+All functions take a batch of preprocessed images and explain the score of a class. If the classifier ends in a softmax,
+the score is the logit before it, as a probability depends on the logits of all classes.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from flaxapps.logits import last_activation, without_last_activation
+from flaxapps.graph.symbolic import Node
 from flaxapps.model import Model
-from flaxapps.recording import Node
+from flaxapps.transforms.logits import last_activation, without_last_activation
 
 
 def grad_cam(
@@ -27,7 +27,7 @@ def grad_cam(
     classes: ArrayLike | None = None,
     size: tuple[int, int] | None = None,
 ) -> jax.Array:
-    """Where a feature map speaks for a class: its channels, weighted by the mean of the score's gradient, above zero.
+    """Grad-CAM: the channels of a feature map, weighted by the mean gradient of the score, above zero.
 
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017,
     https://arxiv.org/abs/1610.02391.
@@ -35,23 +35,23 @@ def grad_cam(
     Args:
         model: A classifier with one input and an output (batch, classes).
         variables: Its arrays.
-        x: Images (batch, height, width, channels), or as the model's data format has it.
-        layer: Name of the layer whose feature map is looked at, usually the last one with a height and a width.
-        classes: What is explained: a class, or one for each image (batch,); None for the highest score of each image.
-        size: Height and width of the result in pixels, to which it is brought linearly; None for the feature map's.
+        x: Images (batch, height, width, channels), or channels first if that is the model's data format.
+        layer: Name of the layer with the feature map, usually the last one with a height and a width.
+        classes: The class to explain, or one for each image (batch,); None takes the highest score of each image.
+        size: Height and width in pixels to resize the result to, linearly; None keeps those of the feature map.
 
     Returns:
-        (batch, height, width), float32, at least 0. Larger is more; the scale is that of the score.
+        (batch, height, width), float32, at least 0, on the scale of the score. Larger values support the class more.
 
     Raises:
-        ValueError: The model, the layer, the images or the classes are not as described.
+        ValueError: The model, the layer, the images or the classes are not as described above.
     """
     images, chosen = _check(model, x, classes)
     node = model.get_layer(layer).output
     if not isinstance(node, Node) or len(node.shape) != 4:
-        raise ValueError(f"Grad-CAM takes a layer with one feature map (batch, height, width, channels), got {layer!r}")
+        raise ValueError(f"layer should have one output (batch, height, width, channels), got {layer!r}")
     trunk = Model(model.inputs, node)
-    head = _scores(Model([model.inputs, node], model.outputs))  # what bypasses the layer starts from the image
+    head = _scores(Model([model.inputs, node], model.outputs))  # paths around the layer start at the image
     maps: jax.Array = _grad_cam(trunk, head, variables, images, chosen)
     return maps if size is None else jax.image.resize(maps, (len(maps), *size), "linear")
 
@@ -65,24 +65,24 @@ def integrated_gradients(
     classes: ArrayLike | None = None,
     steps: int = 50,
 ) -> jax.Array:
-    """What every value of an image adds to a score, compared to a baseline: gradients on the straight way from there.
+    """Integrated gradients: the contribution of every input value relative to a baseline, along a straight line.
 
-    They add up to the score of the image less that of the baseline, up to the error of the midpoint rule. Source:
+    They sum to the score of the image minus that of the baseline, up to the error of the midpoint rule. Source:
     Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017, https://arxiv.org/abs/1703.01365.
 
     Args:
         model: A classifier with one input and an output (batch, classes).
         variables: Its arrays.
         x: Images, as for `grad_cam`.
-        baseline: An image that says nothing, preprocessed too, or a number for all of it; broadcast to `x`.
+        baseline: A neutral image, preprocessed too, or a number; broadcast to `x`.
         classes: As for `grad_cam`.
-        steps: Points on the way. Each takes a gradient of the whole batch, one after the other.
+        steps: Points on the line. Each takes a gradient of the whole batch, one after the other.
 
     Returns:
         An array like `x`, float32, in units of the score.
 
     Raises:
-        ValueError: The model, the images or the classes are not as described, or there are no steps.
+        ValueError: The model, the images or the classes are not as described above, or `steps` is not positive.
     """
     images, chosen = _check(model, x, classes)
     if steps < 1:
@@ -102,7 +102,7 @@ def occlusion(
     fill: ArrayLike = 0.0,
     classes: ArrayLike | None = None,
 ) -> jax.Array:
-    """How much a score falls where a window of the image is covered.
+    """Occlusion: the drop of the score when a window of the image is covered.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2013,
     https://arxiv.org/abs/1311.2901, section 4.2.
@@ -111,16 +111,17 @@ def occlusion(
         model: A classifier with one input and an output (batch, classes).
         variables: Its arrays.
         x: Images, as for `grad_cam`.
-        window: Height and width of the window in pixels. At the lower and right edge it is cut off.
-        stride: Pixels from one window to the next, at most `window`. Every window is one run over the whole batch.
-        fill: What covers it, preprocessed too; broadcast to `x`.
+        window: Height and width of the window in pixels. It is cropped at the lower and right edges.
+        stride: Pixels from one window to the next, at most `window`. Every window takes one run of the whole batch.
+        fill: Values of the covered pixels, preprocessed too; broadcast to `x`.
         classes: As for `grad_cam`.
 
     Returns:
         (batch, height, width), float32: for every pixel the mean over all windows that cover it.
 
     Raises:
-        ValueError: The model, the images or the classes are not as described, or windows leave pixels out.
+        ValueError: The model, the images or the classes are not as described above, or `stride` is not from 1 to
+            `window`.
     """
     images, chosen = _check(model, x, classes)
     if not 1 <= stride <= window:
@@ -132,22 +133,23 @@ def occlusion(
 
 
 def _check(model: Model, x: ArrayLike, classes: ArrayLike | None) -> tuple[jax.Array, jax.Array | None]:
-    """Images as float32 and the classes as one for each image.
+    """Converts images to float32, and classes to one for each image.
 
     Raises:
-        ValueError: They do not fit the model, or the model is no classifier.
+        ValueError: The images or classes do not fit the model, or the model is not a classifier.
     """
     shape = model.output_shape
     if not isinstance(model.input, Node) or not isinstance(shape, tuple) or len(shape) != 2:
         raise ValueError(
-            f"Explained are models with one input and an output (batch, classes), got {model.input_shape} to {shape}"
+            "model should have one input and one output (batch, classes), "
+            f"got input {model.input_shape} and output {shape}"
         )
     images = jnp.asarray(x, jnp.float32)
     model.check_arrays([images])
     if classes is None:
         return images, None
     count = shape[1]
-    chosen = classes if isinstance(classes, jax.core.Tracer) else np.asarray(classes)  # a Tracer's values are not known
+    chosen = classes if isinstance(classes, jax.core.Tracer) else np.asarray(classes)  # values of a Tracer are unknown
     known = np.zeros(()) if isinstance(chosen, jax.core.Tracer) else chosen
     whole = jnp.issubdtype(chosen.dtype, jnp.integer) and chosen.shape in ((), images.shape[:1])
     if not whole or not ((known >= 0) & (known < count)).all():
@@ -189,7 +191,7 @@ def _integrated_gradients(
 ) -> jax.Array:
     scores = _forward(model, variables, x)
     chosen = _one_hot(scores, classes)
-    # In inference mode images do not depend on each other: the gradient of the sum is that of each.
+    # In inference mode images do not depend on each other, so one gradient of the sum holds that of each image.
     gradient = jax.grad(lambda images: (_forward(model, variables, images) * chosen).sum())
 
     def add(total: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:

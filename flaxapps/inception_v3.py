@@ -1,43 +1,24 @@
 """InceptionV3: parallel branches of factorized convolutions (Szegedy et al., https://arxiv.org/abs/1512.00567)."""
 
-import os
-
-from flaxapps.decoding import decode_predictions as decode_predictions
-from flaxapps.layers import Activation as ActivationLayer
+from flaxapps.applications.application import Architecture, application, pooled_classifier
+from flaxapps.applications.imagenet_utils import decode_predictions as decode_predictions
+from flaxapps.applications.imagenet_utils import preprocessing
+from flaxapps.applications.info import ModelInfo
+from flaxapps.graph.symbolic import Node
 from flaxapps.layers import (
+    Activation,
     AveragePooling2D,
     BatchNormalization,
     Concatenate,
     Conv2D,
-    Dense,
-    GlobalAveragePooling2D,
     MaxPooling2D,
-)
-from flaxapps.network import Activation, Architecture, ImageShape, Network, build_network
-from flaxapps.preprocessing import ArrayT
-from flaxapps.preprocessing import preprocess_input as preprocess
-from flaxapps.recording import Node
-from flaxapps.registry import ModelInfo
-
-INFO = ModelInfo(
-    name="inception_v3",
-    function="InceptionV3",
-    default_size=299,
-    min_size=139,
-    possible_size=75,
-    preprocessing="tf",
-    parameters=23_851_784,
-    depth=189,
-    top1=77.9,
-    top5=93.7,
-    reference="https://arxiv.org/abs/1512.00567",
 )
 
 Branch = list[tuple[int, tuple[int, int]]]
 
 
 def a_branches(pool_filters: int) -> list[Branch]:
-    """Figure 5 of the paper, 35 x 35: one, one after 5x5, two after 3x3; the last follows a pooling."""
+    """Branches of figure 5 of the paper, 35 x 35: 1x1; 5x5; two 3x3; and 1x1 after a pooling."""
     return [
         [(64, (1, 1))],
         [(48, (1, 1)), (64, (5, 5))],
@@ -47,7 +28,7 @@ def a_branches(pool_filters: int) -> list[Branch]:
 
 
 def b_branches(filters: int) -> list[Branch]:
-    """Figure 6 of the paper, 17 x 17: 7x7 convolutions factorized into 1x7 and 7x1."""
+    """Branches of figure 6 of the paper, 17 x 17: 7x7 convolutions factorized into 1x7 and 7x1."""
     return [
         [(192, (1, 1))],
         [(filters, (1, 1)), (filters, (1, 7)), (192, (7, 1))],
@@ -56,7 +37,7 @@ def b_branches(filters: int) -> list[Branch]:
     ]
 
 
-# Filters and kernels of every mixed block but the last two, in order; None stands for a halving block.
+# Filters and kernels of every mixed block but the last two, in order.
 MIXED: list[tuple[str, list[Branch]]] = [
     ("mixed0", a_branches(32)),
     ("mixed1", a_branches(64)),
@@ -72,14 +53,14 @@ HALVING = ("mixed3", "mixed8")
 
 
 def convolution(x: Node, filters: int, kernel: tuple[int, int], strides: int = 1, padding: str = "same") -> Node:
-    """A convolution with normalization and activation."""
+    """Applies a convolution, BatchNormalization and ReLU."""
     x = Conv2D(filters, kernel, strides=strides, padding=padding, use_bias=False)(x)
     x = BatchNormalization(scale=False)(x)
-    return ActivationLayer("relu")(x)
+    return Activation("relu")(x)
 
 
 def features(image: Node) -> Node:
-    """The stem, then the blocks mixed0 to mixed10."""
+    """Builds the stem and the blocks mixed0 to mixed10."""
     x = convolution(image, 32, (3, 3), strides=2, padding="valid")
     x = convolution(x, 32, (3, 3), padding="valid")
     x = convolution(x, 64, (3, 3))
@@ -95,14 +76,14 @@ def features(image: Node) -> Node:
 
 
 def block(x: Node, branches: list[Branch], name: str) -> Node:
-    """Branches side by side, the last behind an average pooling."""
+    """Applies parallel branches, the last after an average pooling."""
     outputs = [chain(x, branch) for branch in branches[:-1]]
     outputs.append(chain(AveragePooling2D(3, strides=1, padding="same")(x), branches[-1]))
     return Concatenate(name=name)(outputs)
 
 
 def halving_block(x: Node, branches: list[Branch], name: str) -> Node:
-    """Branches whose last convolution has stride 2, and a max-pooling."""
+    """Applies parallel branches whose last convolution has stride 2, and a max pooling."""
     outputs = []
     for *before, (filters, kernel) in branches:
         outputs.append(convolution(chain(x, before), filters, kernel, strides=2, padding="valid"))
@@ -110,7 +91,7 @@ def halving_block(x: Node, branches: list[Branch], name: str) -> Node:
 
 
 def widest_block(x: Node, number: int) -> Node:
-    """Figure 7 of the paper, 8 x 8: branches that end in 1x3 and 3x1 side by side."""
+    """Applies the block of figure 7 of the paper, 8 x 8: branches that end in parallel 1x3 and 3x1 convolutions."""
     plain = convolution(x, 320, (1, 1))
     single = fork(convolution(x, 384, (1, 1)), name=f"mixed9_{number - 9}")
     double = fork(chain(x, [(448, (1, 1)), (384, (3, 3))]), name=None)
@@ -119,76 +100,32 @@ def widest_block(x: Node, number: int) -> Node:
 
 
 def fork(x: Node, name: str | None) -> Node:
-    """1x3 and 3x1 convolutions of the same input, joined."""
+    """Applies 1x3 and 3x1 convolutions to the same input, and concatenates them."""
     return Concatenate(name=name)([convolution(x, 384, (1, 3)), convolution(x, 384, (3, 1))])
 
 
 def chain(x: Node, branch: Branch) -> Node:
-    """Convolutions one after the other."""
+    """Applies convolutions one after the other."""
     for filters, kernel in branch:
         x = convolution(x, filters, kernel)
     return x
 
 
-def classifier(x: Node, classes: int, activation: Activation) -> Node:
-    """Global mean and one dense layer."""
-    x = GlobalAveragePooling2D(name="avg_pool")(x)
-    return Dense(classes, activation=activation, name="predictions")(x)
-
-
-ARCHITECTURES = {"": Architecture(features, classifier)}
-
-
-def InceptionV3(  # noqa: N802 (Keras's name)
-    include_top: bool = True,
-    weights: str | os.PathLike[str] | None = "imagenet",
-    input_tensor: Node | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: str | None = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    *,
-    data_format: str | None = None,
-    dtype: str | None = None,
-    min_size: int | None = None,
-    seed: int = 0,
-) -> Network:
-    """InceptionV3, the network of https://arxiv.org/abs/1512.00567.
-
-    Images are 299 x 299 by default and at least 139 x 139,
-    preprocessed by `preprocess_input` of this module (-1..1).
-
-    Args:
-        include_top: Whether to put the classifier on the features.
-        weights: None (Keras's initializers), "imagenet" (downloaded once, verified, cached), or the path of a file.
-        input_tensor: A Node to use as the image, in place of a new Input.
-        input_shape: Shape of one image; without the classifier, None leaves the size free, as do None dimensions.
-        pooling: Without the classifier: None for the feature map (4D), "avg" or "max" for a vector per image.
-        classes: Number of classes of the classifier; 1000 for "imagenet".
-        classifier_activation: Activation of the classifier; None returns logits.
-        data_format: Layout of images: "channels_last", "channels_first", or None for keras.json's.
-        dtype: Compute dtype such as "bfloat16"; parameters and statistics stay float32. None is keras.json's floatx.
-        min_size: Lowers the smallest image size that is accepted, in pixels.
-        seed: Seed of the initializers where weights is None.
-
-    Returns:
-        Network(model, variables).
-
-    Raises:
-        ValueError: The arguments break a rule; the message says which and what would be right.
-        WeightError: The weights cannot be had, or do not fit.
-    """
-    return build_network(INFO, ARCHITECTURES[""], **locals())
-
-
-def preprocess_input(x: ArrayT, data_format: str | None = None) -> ArrayT:
-    """Scales pixels to -1..1.
-
-    Args:
-        x: Images with values in 0..255, RGB, of 3 or 4 dimensions; NumPy or JAX. Never changed.
-        data_format: "channels_last", "channels_first", or None for keras.json's.
-
-    Returns:
-        An array of the same kind and shape; integers become float32.
-    """
-    return preprocess(x, data_format, mode=INFO.preprocessing)
+InceptionV3 = application(
+    ModelInfo(
+        name="inception_v3",
+        function="InceptionV3",
+        module=__name__,
+        default_size=299,
+        min_size=139,
+        possible_size=75,
+        preprocessing="tf",
+        parameters=23_851_784,
+        depth=189,
+        top1=77.9,
+        top5=93.7,
+        reference="https://arxiv.org/abs/1512.00567",
+    ),
+    Architecture(features, pooled_classifier),
+)
+preprocess_input = preprocessing("tf", __name__)

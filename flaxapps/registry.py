@@ -1,71 +1,62 @@
-"""What is known about each network: sizes, preprocessing, published accuracy, weight files, licences."""
+"""Registry of the networks by name."""
 
-import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import difflib
+import fnmatch
+import re
+from types import MappingProxyType
+from typing import Any
 
-from weight_port.published import PUBLISHED_FILES, PublishedFile
+from flaxapps import catalogue
+from flaxapps.applications import application
+from flaxapps.applications.application import NetworkFunction
+from flaxapps.applications.info import ModelInfo as ModelInfo
+from flaxapps.model import Model, Network
 
-if TYPE_CHECKING:
-    from flaxapps.model import Model
-    from flaxapps.network import Network
+# In the order of `list_models`: by family, the smallest first.
+APPLICATIONS: tuple[NetworkFunction, ...] = tuple(
+    sorted(
+        (each for each in vars(catalogue).values() if hasattr(each, "architectures")),
+        key=lambda each: (each.info.family, each.info.parameters),
+    )
+)
 
-# Modules that define a network: INFO, the function it names, and ARCHITECTURES by variant. Order of `list_models`.
-MODULES = ("xception", "vgg16", "vgg19", "resnet50", "inception_v3")
+
+def _spelling(name: str) -> str:
+    """A name without the differences between its spellings: "MobileNetV2" and "mobilenet-v2" are "mobilenetv2"."""
+    return re.sub("[-_ ]", "", name.lower())
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """Facts about one network.
+_BY_NAME = MappingProxyType({each.info.name: each for each in APPLICATIONS})
+_BY_SPELLING = MappingProxyType(
+    {_spelling(name): each for each in APPLICATIONS for name in (each.info.name, each.info.function)}
+)
 
-    Attributes:
-        name: Name of the module, of the model and of its weight files.
-        function: Name of the function that builds it.
-        default_size: Height and width of its images where nothing else is asked for, in pixels.
-        min_size: Smallest height and width documented, in pixels.
-        possible_size: Smallest height and width the layers allow, which `min_size=` can lower the check to.
-        preprocessing: What `preprocess_input` does: "caffe" or "tf".
-        parameters: Number of parameters with the classifier.
-        depth: Number of layers as published by Keras.
-        top1: Published top-1 accuracy on the ILSVRC2012 validation set, in percent.
-        top5: The same for top-5.
-        reference: The paper.
-        channels_first: Whether the network takes channels_first images.
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Returns the names of the networks, as for `get_model` and the command line.
+
+    >>> list_models("vgg*")
+    ['vgg16', 'vgg19']
+
+    Args:
+        pattern: Names to return, in any spelling, with `*`, `?` and `[...]` as in a shell.
+
+    Returns:
+        The names, by family.
     """
-
-    name: str
-    function: str
-    default_size: int
-    min_size: int
-    possible_size: int
-    preprocessing: str
-    parameters: int
-    depth: int
-    top1: float
-    top5: float
-    reference: str
-    channels_first: bool = True
-
-    @property
-    def weight_files(self) -> tuple[PublishedFile, ...]:
-        """The published weight files, each with address, hash, size and licence."""
-        return tuple(file for file in PUBLISHED_FILES if file.network == self.name)
-
-
-def list_models() -> list[str]:
-    """Names that `get_model` and the command line know.
-
-    >>> list_models()
-    ['xception', 'vgg16', 'vgg19', 'resnet50', 'inception_v3']
-    """
-    return list(MODULES)
+    forms = {pattern.lower(), _spelling(pattern)}
+    return [
+        name
+        for name in _BY_NAME
+        if any(fnmatch.fnmatchcase(spelled, form) for spelled in (name, _spelling(name)) for form in forms)
+    ]
 
 
 def model_info(name: str) -> ModelInfo:
-    """Facts about a network.
+    """Returns facts about a network.
 
     Args:
-        name: One of `list_models()`.
+        name: One of `list_models()`, in any spelling.
 
     Returns:
         Sizes, preprocessing, published accuracy, weight files.
@@ -73,18 +64,61 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ValueError: There is no such network.
     """
-    if name not in MODULES:
-        raise ValueError(f"No network is called {name!r}. There are: {', '.join(MODULES)}")
-    info: ModelInfo = importlib.import_module(f"flaxapps.{name}").INFO
-    return info
+    return get_application(name).info
 
 
-def get_model(name: str, **arguments: Any) -> "Network":
+def find_info(model_name: str | None) -> ModelInfo | None:
+    """Finds the network with this model name, here or in Keras; None for other models."""
+    for each in APPLICATIONS:
+        # The names of some hold width and image size: "mobilenet_{alpha:.2f}_{rows}".
+        pattern = re.sub(r"\\{[^}]*\\}", r"[\\w.]+", re.escape(each.info.keras_name or each.info.name))
+        if model_name and (model_name == each.info.name or re.fullmatch(pattern, model_name)):
+            return each.info
+    return None
+
+
+def find_name(name: str) -> str | None:
+    """Finds the network of a name in any spelling; None if there is none.
+
+    >>> [find_name(name) for name in ("ResNet50", "resnet-50", "ResNet_50", "resnet5")]
+    ['resnet50', 'resnet50', 'resnet50', None]
+    """
+    found = _BY_SPELLING.get(_spelling(name))
+    return found.info.name if found else None
+
+
+def suggestion(name: str) -> str:
+    """Returns a sentence on the networks that are spelled almost like `name`; empty if there are none.
+
+    >>> suggestion("mobilnet_v2")
+    " Did you mean 'mobilenet_v2'?"
+    """
+    close = difflib.get_close_matches(_spelling(name), _BY_SPELLING, n=3, cutoff=0.8)
+    best = [match for match in close if abs(len(match) - len(close[0])) < 1]
+    names = dict.fromkeys(_BY_SPELLING[match].info.name for match in best)
+    return f" Did you mean {' or '.join(map(repr, names))}?" if names else ""
+
+
+def get_application(name: str) -> NetworkFunction:
+    """Returns the function of a network.
+
+    Args:
+        name: One of `list_models()`, in any spelling.
+
+    Raises:
+        ValueError: There is no such network; the message suggests similar names.
+    """
+    if (found := _BY_SPELLING.get(_spelling(name))) is None:
+        raise ValueError(f"No network is called {name!r}.{suggestion(name)} There are: {', '.join(_BY_NAME)}")
+    return found
+
+
+def get_model(name: str, /, **arguments: Any) -> Network:
     """Builds a network by name: `get_model("vgg16", include_top=False)` is `VGG16(include_top=False)`.
 
     Args:
-        name: One of `list_models()`.
-        **arguments: Arguments of the network's function.
+        name: One of `list_models()`, in any spelling.
+        **arguments: Arguments of the network's function, such as `name=` for the model.
 
     Returns:
         Network(model, variables).
@@ -92,26 +126,17 @@ def get_model(name: str, **arguments: Any) -> "Network":
     Raises:
         ValueError: There is no such network, or the arguments do not fit it.
     """
-    info = model_info(name)
-    network: Network = getattr(importlib.import_module(f"flaxapps.{name}"), info.function)(**arguments)
-    return network
+    return get_application(name)(**arguments)
 
 
-def build_model(name: str, *, variant: str = "", **arguments: Any) -> "Model":
-    """Builds the model of a network by name, without any arrays.
+def build_model(name: str, /, **arguments: Any) -> Model:
+    """Builds the model of a network by name, without arrays.
 
     Args:
-        name: One of `list_models()`.
-        variant: "" or, for resnet50, "keras2".
-        **arguments: Arguments of the network's function, other than seed; weights are not loaded.
+        name: One of `list_models()`, in any spelling.
+        **arguments: Arguments of the network's function. Weights are not loaded.
 
     Raises:
         ValueError: There is no such network, or the arguments do not fit it.
     """
-    from flaxapps.network import build_model
-
-    info = model_info(name)
-    architectures = importlib.import_module(f"flaxapps.{name}").ARCHITECTURES
-    if variant not in architectures:
-        raise ValueError(f"{name} has the variants {list(architectures)}, got {variant!r}")
-    return build_model(info, architectures[variant], **arguments)
+    return application.build_model(get_application(name), **arguments)

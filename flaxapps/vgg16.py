@@ -1,82 +1,58 @@
-"""VGG16: 16 layers with weights (table 1, column D) of https://arxiv.org/abs/1409.1556."""
+"""VGG16 and VGG19: stacks of 3x3 convolutions (Simonyan and Zisserman, https://arxiv.org/abs/1409.1556)."""
 
-import os
+from functools import partial
 
-from flaxapps.decoding import decode_predictions as decode_predictions
-from flaxapps.network import Activation, ImageShape, Network, build_network
-from flaxapps.preprocessing import ArrayT
-from flaxapps.preprocessing import preprocess_input as preprocess
-from flaxapps.recording import Node
-from flaxapps.registry import ModelInfo
-from flaxapps.vgg import architecture
+from flaxapps.applications.application import Application, Architecture, ClassifierActivation, application
+from flaxapps.applications.imagenet_utils import decode_predictions as decode_predictions
+from flaxapps.applications.imagenet_utils import preprocessing
+from flaxapps.applications.info import ModelInfo
+from flaxapps.graph.symbolic import Node
+from flaxapps.layers import Conv2D, Dense, Flatten, MaxPooling2D
 
-INFO = ModelInfo(
-    name="vgg16",
-    function="VGG16",
-    default_size=224,
-    min_size=48,
-    possible_size=32,
-    preprocessing="caffe",
-    parameters=138_357_544,
-    depth=16,
-    top1=71.3,
-    top5=90.1,
-    reference="https://arxiv.org/abs/1409.1556",
-)
-
-ARCHITECTURES = {"": architecture(16)}
+# Columns D and E of table 1 of the paper: filters of the convolutions in each block, by number of layers with weights.
+BLOCKS = {
+    16: ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
+    19: ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
+}
+HIDDEN_UNITS = (4096, 4096)
 
 
-def VGG16(  # noqa: N802 (Keras's name)
-    include_top: bool = True,
-    weights: str | os.PathLike[str] | None = "imagenet",
-    input_tensor: Node | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: str | None = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    *,
-    data_format: str | None = None,
-    dtype: str | None = None,
-    min_size: int | None = None,
-    seed: int = 0,
-) -> Network:
-    """VGG16, the network of https://arxiv.org/abs/1409.1556.
-
-    Images are 224 x 224 by default and at least 48 x 48,
-    preprocessed by `preprocess_input` of this module (BGR, mean subtracted).
-
-    Args:
-        include_top: Whether to put the classifier on the features.
-        weights: None (Keras's initializers), "imagenet" (downloaded once, verified, cached), or the path of a file.
-        input_tensor: A Node to use as the image, in place of a new Input.
-        input_shape: Shape of one image; without the classifier, None leaves the size free, as do None dimensions.
-        pooling: Without the classifier: None for the feature map (4D), "avg" or "max" for a vector per image.
-        classes: Number of classes of the classifier; 1000 for "imagenet".
-        classifier_activation: Activation of the classifier; None returns logits.
-        data_format: Layout of images: "channels_last", "channels_first", or None for keras.json's.
-        dtype: Compute dtype such as "bfloat16"; parameters and statistics stay float32. None is keras.json's floatx.
-        min_size: Lowers the smallest image size that is accepted, in pixels.
-        seed: Seed of the initializers where weights is None.
-
-    Returns:
-        Network(model, variables).
-
-    Raises:
-        ValueError: The arguments break a rule; the message says which and what would be right.
-        WeightError: The weights cannot be had, or do not fit.
-    """
-    return build_network(INFO, ARCHITECTURES[""], **locals())
+def features(depth: int, image: Node) -> Node:
+    """Builds five blocks of convolutions, each with a max pooling at its end."""
+    x = image
+    for block, widths in enumerate(BLOCKS[depth], 1):
+        for number, filters in enumerate(widths, 1):
+            x = Conv2D(filters, 3, padding="same", activation="relu", name=f"block{block}_conv{number}")(x)
+        x = MaxPooling2D(2, strides=2, name=f"block{block}_pool")(x)
+    return x
 
 
-def preprocess_input(x: ArrayT, data_format: str | None = None) -> ArrayT:
-    """Turns RGB to BGR and subtracts ImageNet's mean pixel; no scaling.
+def classifier(x: Node, classes: int, activation: ClassifierActivation) -> Node:
+    """Applies two hidden layers and the layer of predictions."""
+    x = Flatten(name="flatten")(x)
+    for number, units in enumerate(HIDDEN_UNITS, 1):
+        x = Dense(units, activation="relu", name=f"fc{number}")(x)
+    return Dense(classes, activation=activation, name="predictions")(x)
 
-    Args:
-        x: Images with values in 0..255, RGB, of 3 or 4 dimensions; NumPy or JAX. Never changed.
-        data_format: "channels_last", "channels_first", or None for keras.json's.
 
-    Returns:
-        An array of the same kind and shape; integers become float32.
-    """
-    return preprocess(x, data_format, mode=INFO.preprocessing)
+def vgg(function: str, *, depth: int, parameters: int, top5: float) -> Application:
+    """Creates a VGG with this number of layers that have weights."""
+    info = ModelInfo(
+        name=function.lower(),
+        function=function,
+        module=f"flaxapps.{function.lower()}",
+        default_size=224,
+        min_size=48,
+        possible_size=32,
+        preprocessing="caffe",
+        parameters=parameters,
+        reference="https://arxiv.org/abs/1409.1556",
+        depth=depth,
+        top1=71.3,
+        top5=top5,
+    )
+    return application(info, Architecture(partial(features, depth), classifier))
+
+
+VGG16 = vgg("VGG16", depth=16, parameters=138_357_544, top5=90.1)
+preprocess_input = preprocessing("caffe", __name__)

@@ -1,6 +1,7 @@
 """Settings for the whole suite: they must stand before JAX starts its first backend."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".cache"
@@ -10,10 +11,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402  (the variables above are read at import)
 import pytest  # noqa: E402  (follows jax)
 
+from tests.keras_draws import draw_by_numpy  # noqa: E402  (follows jax)
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+# Nearly all programs of the tests compile in less than half a second. All of them are kept, which costs nothing: of
+# equal ones, which are frequent, one is compiled, and a second run with the same jaxlib takes a third of the time.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+KEPT_PROGRAMS = 1000  # of about 0.8 MB each
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +30,31 @@ def keras_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("KERAS_HOME", str(home))
     monkeypatch.delenv("FLAXAPPS_MIRROR", raising=False)
     return home
+
+
+@pytest.fixture(autouse=True)
+def drawn_by_numpy() -> None:
+    """Initial weights of Keras, from the test after the first that imports it."""
+    draw_by_numpy()
+
+
+@pytest.fixture(scope="session")
+def compiled() -> list[str]:
+    """The programs compiled, or read from the cache, since they were last forgotten."""
+    programs: list[str] = []
+
+    def note(event: str, seconds: float, **about: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            programs.append(str(about.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    return programs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_forgotten(compiled: list[str]) -> Iterator[None]:
+    """JAX keeps every program it has compiled: workers would grow to 4 GB, and collecting garbage take 0.6 s."""
+    yield
+    if len(compiled) > KEPT_PROGRAMS:
+        jax.clear_caches()
+        compiled.clear()

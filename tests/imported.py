@@ -34,10 +34,18 @@ def quick(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
 
 
 def random_inputs(keras_model: Any, batch: int = 2, seed: int = 1) -> list[np.ndarray]:
-    """An array for every input; free dimensions are 9."""
+    """An array for every input, of integers from 0 to 8 where it takes integers; free dimensions are 9."""
     random = np.random.default_rng(seed)
-    shapes = [(batch, *(size or 9 for size in each.shape[1:])) for each in keras_model.inputs]
-    return [random.normal(0, 1, shape).astype("float32") for shape in shapes]
+    arrays = []
+    for each in keras_model.inputs:
+        shape = (batch, *(size or 9 for size in each.shape[1:]))
+        integers = str(each.dtype).startswith(("int", "uint"))
+        arrays.append(
+            random.integers(0, 9, shape).astype(each.dtype)
+            if integers
+            else random.normal(0, 1, shape).astype("float32")
+        )
+    return arrays
 
 
 def keras_outputs(keras_model: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import inference
+from tests.benchmarks import inference, training
 from tests.benchmarks.chart import draw
 from tests.benchmarks.inference import Measurement
 
@@ -49,3 +49,13 @@ def test_a_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert report["versions"]["flaxapps"]["jax"]
     draw(report, str(tmp_path / "chart.svg"), batch=1)
     assert "flaxapps-plain" in (tmp_path / "chart.svg").read_text()
+
+
+@pytest.mark.slow
+def test_training_beside_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The programs that the benchmark of training runs are strings, which no import checks."""
+    options = ["--phase", "head", "--size", "75", "--batch", "2", "--images", "2", "--repetitions", "1"]
+    monkeypatch.setattr("sys.argv", ["training", *options, "--json", str(tmp_path / "times.json")])
+    training.main()
+    results = json.loads((tmp_path / "times.json").read_text())["results"]
+    assert [row["way"] for row in results] == ["Keras", "cached features"]

@@ -3,15 +3,14 @@
 import os
 import re
 import warnings
-from pathlib import Path
 
 import pytest
 
-from tests.flaxapps.test_demo import CACHE
+from tests.places import DEMO, ROOT
 
 nbformat = pytest.importorskip("nbformat", reason="needs the extra `notebooks`")
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = ["01_classify", "02_features", "03_finetune", "04_functional", "05_batch_and_export", "06_tpu"]
 PICTURES = {"image/png", "image/jpeg"}
@@ -71,7 +70,7 @@ def test_a_path_of_a_machine_is_found():
 def test_runs_from_scratch(path, monkeypatch):
     """Every cell in a fresh kernel; what a cell shows is of the kinds that are committed."""
     pytest.importorskip("nbclient", reason="needs the extra `notebooks`")
-    monkeypatch.setenv("KERAS_HOME", str(CACHE))
+    monkeypatch.setenv("KERAS_HOME", str(DEMO))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH")])))
     with warnings.catch_warnings():

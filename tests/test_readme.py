@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import shutil
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,10 +15,10 @@ import pytest
 
 import flaxapps
 from tests.code_blocks import WITH_FILES, code_blocks
-from tests.networks import golden_layers
+from tests.networks import CLASSIC, keras_layers
+from tests.places import ROOT
 from weight_port import published
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
@@ -27,11 +26,11 @@ PAGES = [README, *((ROOT / "docs" / page).read_text() for page in WITH_FILES)]
 EXAMPLES = [block for page in PAGES for block in code_blocks(page)]
 
 
-def write_weights(path, key):
+def write_weights(path, name, include_top):
     """A weight file of the official name and layout, with random arrays."""
     random = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
-        rows = golden_layers("keras_3_15_1")[key]
+        rows = keras_layers(name, include_top)
         file.attrs["layer_names"] = [name.encode() for name, *_ in rows]
         for layer, _, _, weights in rows:
             group = file.create_group(layer)
@@ -50,7 +49,7 @@ def mirror(tmp_path_factory):
     for file in published.PUBLISHED_FILES:
         if file.variant == "" and (file.network, file.include_top) in needed:
             path = folder / file.filename
-            write_weights(path, f"{file.network}_{'top' if file.include_top else 'notop'}")
+            write_weights(path, file.network, file.include_top)
             with path.open("rb") as stream:
                 files.append(dataclasses.replace(file, md5=hashlib.file_digest(stream, "md5").hexdigest()))
     yield folder, tuple(files)
@@ -103,7 +102,7 @@ def test_quickstart_is_two_commands():
     ]
 
 
-@pytest.mark.parametrize("name", flaxapps.list_models())
+@pytest.mark.parametrize("name", CLASSIC)
 def test_table_of_networks(name):
     info = flaxapps.model_info(name)
     row = next(line for line in README.splitlines() if f"| `flaxapps.{name}` |" in line)
@@ -111,7 +110,7 @@ def test_table_of_networks(name):
     assert cells[0] == info.function
     assert cells[3:8] == [
         f"{info.top1}%", f"{info.top5}%", f"{info.parameters / 1e6:.1f}M", str(info.default_size), str(info.min_size)
-    ]  # fmt: skip # a list to read along, not down
+    ]  # fmt: skip # kept on few lines on purpose
     assert abs(int(cells[2]) - info.weight_files[0].size / 2**20) < 1  # Keras rounds up or down as it likes
     assert all(file.licence.split(" (")[0] in cells[9] for file in info.weight_files)
     assert info.reference in cells[10]

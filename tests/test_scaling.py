@@ -6,7 +6,8 @@ import shlex
 import pytest
 
 from docs import scaling
-from flaxapps import cli, list_models, model_info
+from flaxapps import model_info
+from flaxapps.cli import commands as cli
 from flaxapps.registry import build_model
 
 PAGE = scaling.PAGE.read_text()
@@ -35,7 +36,7 @@ def test_the_page_says_what_the_program_says():
     assert cells(written[0]) == cells(computed[0])
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", scaling.NETWORKS)
 def test_operations_are_those_of_the_layers(name):
     """Two for every weight and place of a kernel; XLA leaves out those that meet only padding."""
     macs = 0
@@ -56,7 +57,7 @@ def test_operations_are_those_of_the_layers(name):
 
 
 def test_times_are_the_larger_of_two():
-    for name in list_models():
+    for name in scaling.NETWORKS:
         costs, times = rows_of(name)[:2], rows_of(name)[2:]
         for cost, time in zip(costs, times, strict=True):
             flops, moved = numbers(cost)[:2]
@@ -78,4 +79,4 @@ def test_commands_of_the_page_are_there(monkeypatch):
     assert {words[0] for words in commands()} == {"evaluate", "finetune", "predict"}
     for words in commands():
         given = [{"$SLURM_PROCID": "1", "$SLURM_NTASKS": "4"}.get(word, word) for word in words]
-        assert cli._parser(given).parse_args(given).run, words
+        assert cli.new_flaxapps_parser().parse_args(given).run, words

@@ -2,11 +2,11 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.places import ROOT
+
 MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "pty", "pexpect"}
 BUILTINS = {"eval", "exec", "compile", "__import__", "breakpoint"}
 OF_OS = {"system", "popen", "spawnl", "spawnle", "spawnv", "spawnve", "execl", "execle", "execv", "execve", "execvp"}

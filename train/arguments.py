@@ -1,70 +1,89 @@
-"""What `fit` asks of its arguments before it begins."""
+"""The arguments of `fit`, checked."""
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import jax
+import optax
+
+from flaxapps.inference.preprocessing import Function
 from flaxapps.model import Model
-from flaxapps.optimizing import Mode
-from train.datasets import Dataset
-from train.metrics import METRICS
-from train.parallel import MODES
+from flaxapps.train.callbacks import Callback
+from flaxapps.train.data.datasets import Dataset
+from flaxapps.train.devices.placement import MODES
+from flaxapps.train.early_stopping import EarlyStopping
+from flaxapps.train.options import CheckpointFolder, Computation, Devices, FeatureCache
+from flaxapps.train.step.losses import LossFunction
+from flaxapps.train.step.metrics import METRICS
+from flaxapps.train.step.state import TrainState
 
 
-def check_arguments(
-    counts: Mapping[str, int | None],
-    *,
-    metrics: Sequence[str],
-    parallel: str,
-    resume: bool,
-    checkpoint_dir: str | os.PathLike[str] | None,
-    random_cache: bool,
-    optimize_frozen: str | None,
-    cache_features: bool,
-) -> None:
-    """Looks at what needs neither the data nor the network.
+@dataclass(frozen=True, kw_only=True)
+class FitArguments:
+    """The arguments of `fit`, which documents them; those that take several forms are brought to one."""
 
-    Args:
-        counts: Arguments that should be at least 1, where they are given, by name.
-        metrics: Names of metrics.
-        parallel: The mode.
-        resume: Whether the run goes on.
-        checkpoint_dir: Where it is saved, or None.
-        random_cache: Whether features of augmented images would be kept.
-        optimize_frozen: How frozen layers compute, or None.
-        cache_features: Whether they are computed once.
+    model: Model
+    variables: Mapping[str, Any] | TrainState
+    data: Dataset
+    validation: Dataset | None
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    loss: str | LossFunction
+    frozen: frozenset[str]
+    epochs: int
+    initial_epoch: int
+    parallel: str
+    devices: Devices
+    cache: FeatureCache | None
+    checkpoints: CheckpointFolder | None
+    computation: Computation
+    seed: int
+    verbose: bool
+    metrics: tuple[str, ...]
+    class_weights: Mapping[int, float] | None
+    label_smoothing: float
+    augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None
+    preprocess: bool | str | Function
+    callbacks: tuple[Callback, ...]
+    early_stopping: EarlyStopping | None
 
-    Raises:
-        ValueError: Everything that is wrong with them.
-    """
-    low = {name: count for name, count in counts.items() if count is not None and count < 1}
-    wrong = [f"{name} should be at least 1, got {count}" for name, count in low.items()]
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        wrong.append(f"metrics are {', '.join(METRICS)}; got {', '.join(unknown)}")
-    if parallel not in MODES:
-        wrong.append(f"parallel is one of {', '.join(MODES)}; got {parallel!r}")
-    if checkpoint_dir is None and (resume or counts["checkpoint_every"]):
-        wrong.append("resume and checkpoint_every need a checkpoint_dir")
-    if random_cache:
-        wrong.append("cache_features computes images once, but augmentation makes them others in every epoch: drop one")
-    if optimize_frozen not in (None, *get_args(Mode)):
-        wrong.append(f"optimize_frozen is None, {' or '.join(map(repr, get_args(Mode)))}, got {optimize_frozen!r}")
-    if optimize_frozen and cache_features:
-        wrong.append("optimize_frozen is for frozen layers that compute in every step, with cache_features none does")
-    if wrong:
-        raise ValueError("\n  ".join(["fit cannot run with these arguments:", *wrong]))
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The initial variables, as the model takes them."""
+        return self.variables.variables if isinstance(self.variables, TrainState) else self.variables
 
+    def __post_init__(self) -> None:
+        """Checks what needs no device, no network and no example.
 
-def check_classes(model: Model, data: Dataset, validation: Dataset | None) -> None:
-    """Looks whether data, validation data and model have the same classes, where the data names some.
+        Raises:
+            ValueError: Arguments are invalid or exclude each other; all of them are listed.
+        """
+        counts = {"batch_size": self.batch_size, "epochs": self.epochs}
+        wrong = [f"{name} should be at least 1, got {count}" for name, count in counts.items() if count < 1]
+        if not 0 <= self.initial_epoch <= self.epochs:
+            wrong.append(f"initial_epoch should be from 0 to epochs={self.epochs}, got {self.initial_epoch}")
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown:
+            wrong.append(f"metrics should be among {', '.join(METRICS)}; got {', '.join(unknown)}")
+        if self.parallel not in MODES:
+            wrong.append(f"parallel should be one of {', '.join(MODES)}; got {self.parallel!r}")
+        if self.cache and self.augmentation:
+            wrong.append("cache_features computes images once, but augmentation changes them in every epoch: drop one")
+        if self.cache and self.computation.optimize_frozen:
+            wrong.append(
+                "optimize_frozen has no effect with cache_features, which runs frozen layers only once: drop one"
+            )
+        if wrong:
+            raise ValueError("\n  ".join(["fit cannot run with these arguments:", *wrong]))
+        self._check_classes()
 
-    Raises:
-        ValueError: They have not.
-    """
-    names = data.class_names
-    outputs = model.output_shape[-1]
-    if names is not None and len(names) != outputs and (outputs, len(names)) != (1, 2):
-        raise ValueError(f"The data has {len(names)} classes ({', '.join(names[:10])}), the model {outputs} outputs")
-    if validation is not None and names and validation.class_names and validation.class_names != names:
-        raise ValueError(f"The classes of the validation data are {validation.class_names}, those of the data {names}")
+    def _check_classes(self) -> None:
+        """Checks that data, validation data and model have the same classes, as far as the data names them."""
+        names, outputs = self.data.class_names, self.model.output_shape[-1]
+        if names is not None and len(names) != outputs and (outputs, len(names)) != (1, 2):
+            shown = ", ".join(names[:10])
+            raise ValueError(f"The data has {len(names)} classes ({shown}), the model {outputs} outputs")
+        others = self.validation.class_names if self.validation else None
+        if names and others and others != names:
+            raise ValueError(f"Data and validation data have different classes: {names} and {others}")

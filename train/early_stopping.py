@@ -1,21 +1,21 @@
-"""Stopping when a value no longer gets better: functions of the history alone, so that a resumed run decides alike."""
+"""Early stopping. Decisions depend on the history alone, so that a resumed run decides alike."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Keras's rule of when to stop, and of which epoch is the best.
+    """Keras's rule for when to stop and which epoch is the best.
 
     Attributes:
         monitor: Name in the history.
         patience: Epochs without improvement after which to stop.
-        min_delta: By how much a value must be better to be an improvement.
-        mode: "min", "max", or "auto": "max" where the name has "accuracy" in it.
-        restore_best: Whether `fit` returns the variables of the best epoch instead of those of the last.
+        min_delta: Smallest change that counts as an improvement.
+        mode: "min", "max", or "auto": "max" if the name contains "accuracy".
+        restore_best: Whether `fit` returns the variables of the best epoch instead of the last.
     """
 
     monitor: str = "val_loss"
@@ -26,16 +26,31 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         if self.mode not in ("min", "max", "auto") or self.patience < 0 or self.min_delta < 0:
-            raise ValueError(f"mode is min, max or auto, patience and min_delta are not negative; got {self}")
+            raise ValueError(f"mode should be min, max or auto, patience and min_delta at least 0; got {self}")
+
+    def check(self, names: Collection[str]) -> None:
+        """Checks that a run will have the value to monitor.
+
+        Args:
+            names: Names of the values in its history that are numbers.
+
+        Raises:
+            ValueError: `monitor` is not among them, so that the run would never stop.
+        """
+        if self.monitor not in names:
+            advice = "; give validation_data" if self.monitor.removeprefix("val_") in names else ""
+            raise ValueError(
+                f"early_stopping monitors {self.monitor!r}, but the run has {', '.join(sorted(names))}{advice}"
+            )
 
     def best_epoch(self, history: Mapping[str, Sequence[Any]]) -> int | None:
-        """The best epoch so far.
+        """Returns the best epoch so far.
 
         Args:
             history: Values by name, one for each epoch.
 
         Returns:
-            Index of the epoch after which nothing was an improvement; None where no value is a number.
+            Index of the last epoch that was an improvement; None if no value is a number.
 
         >>> EarlyStopping(min_delta=0.1).best_epoch({"val_loss": [3.0, 2.0, 1.95, 2.5]})
         1
@@ -49,13 +64,13 @@ class EarlyStopping:
         return best_epoch
 
     def should_stop(self, history: Mapping[str, Sequence[Any]]) -> bool:
-        """Whether to stop.
+        """Decides whether to stop.
 
         Args:
             history: Values by name, one for each epoch.
 
         Returns:
-            Whether the last `patience` epochs brought nothing.
+            Whether the last `patience` epochs brought no improvement.
 
         >>> EarlyStopping(patience=2).should_stop({"val_loss": [3.0, 2.0, 2.1, 2.2]})
         True
@@ -63,4 +78,5 @@ class EarlyStopping:
         epochs = len(history.get(self.monitor, ()))
         best = self.best_epoch(history)
         waited = epochs if best is None else epochs - 1 - best
+        # As in Keras: never after the first epoch, and patience=0 waits for one epoch like patience=1.
         return epochs > 1 and waited >= max(self.patience, 1)

@@ -1,15 +1,19 @@
-"""Loss and metrics over a whole dataset, exactly: a last ragged batch is filled up and masked, not dropped."""
+"""Evaluation: loss and metrics over a whole dataset. The last batch is padded and masked, not dropped."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from flaxapps.inference import Function, preprocessing_function
+import jax
+
+from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.model import Model
-from train.datasets import Dataset, as_dataset
-from train.history import Sums, add_fetched, fetch_sums, values_of
-from train.losses import LossFunction, Objective, make_objective
-from train.parallel import Placement, place_on_devices
-from train.steps import eval_step
+from flaxapps.train.data.datasets import Dataset, as_dataset
+from flaxapps.train.data.labels import check_labels
+from flaxapps.train.devices.placement import STEPS_KEPT, Placement, place_on_devices
+from flaxapps.train.history import Sums, add_fetched, fetch_sums, values_of
+from flaxapps.train.step.losses import LossFunction, Objective, make_objective
+from flaxapps.train.step.step import evaluate_batch
 
 
 def evaluate(
@@ -22,26 +26,26 @@ def evaluate(
     metrics: tuple[str, ...] = ("accuracy",),
     preprocess: bool | str | Function = False,
 ) -> dict[str, Any]:
-    """The mean loss and the metrics of a model over all examples, in inference mode, on all devices.
+    """Computes the mean loss and the metrics over all examples, in inference mode, on all devices.
 
     Args:
         model: A model with one output.
         variables: Its variables.
         data: As `fit` takes it.
-        batch_size: Examples in a batch, over all devices together.
+        batch_size: Examples in a batch, over all devices.
         loss: As `make_objective` takes it.
-        metrics: Names of `train.metrics.METRICS`.
-        preprocess: What is done to the images on the device, as in `flaxapps.predict`.
+        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        preprocess: Preprocessing on the device, as in `flaxapps.predict`.
 
     Returns:
         "loss" and the metrics: floats; lists of lists for a confusion matrix.
 
     Raises:
-        ValueError: The arguments or the data do not fit the model; there is no example.
+        ValueError: The arguments or the data do not fit the model, or there are no examples.
     """
     placement = place_on_devices("jit", batch_size)
     sums = evaluate_placed(
-        placement.place(dict(variables)),
+        placement.replicate(dict(variables)),
         as_dataset(data),
         placement,
         batch_size=batch_size,
@@ -64,15 +68,28 @@ def evaluate_placed(
     metrics: tuple[str, ...],
     preprocess: Function | None,
 ) -> Sums:
-    """Sums over a dataset, of variables that are on the devices; an empty dictionary where there are no examples."""
+    """Sums loss and metrics over a dataset, for variables on the devices; empty if there are no examples."""
+    compute = _compile_evaluation(objective, metrics, preprocess)
     total: Sums = {}
     pending: Any = None
     for images, labels in data.batches(batch_size, seed=None, shard=placement.shard):
-        if placement.is_empty(labels):  # its photos were all broken and are skipped
+        if placement.is_empty(labels):  # all its photos are unreadable and skipped
             continue
-        batch = placement.spread(images, labels)
-        sums = eval_step(variables, *batch, objective=objective, metrics=metrics, preprocess=preprocess)
-        if pending is not None:  # while this batch computes
+        check_labels(labels, objective)
+        batch = placement.shard_batch(images, labels)
+        sums = compute(variables, *batch)
+        if pending is not None:  # fetch the previous sums while this batch is computed
             total = add_fetched(total, fetch_sums(pending))
         pending = sums
     return total if pending is None else add_fetched(total, fetch_sums(pending))
+
+
+@functools.lru_cache(maxsize=STEPS_KEPT)
+def _compile_evaluation(
+    objective: Objective, metrics: tuple[str, ...], preprocess: Function | None
+) -> Callable[..., dict[str, Any]]:
+    """Compiles `evaluate_batch`; evicting an entry frees its programs, as for the steps of a `Placement`."""
+    compiled: Any = jax.jit(
+        functools.partial(evaluate_batch, objective=objective, metrics=metrics, preprocess=preprocess)
+    )
+    return compiled  # type: ignore[no-any-return]  # JAX does not type the result of jit

@@ -1,4 +1,4 @@
-"""Pictures of a training run: curves over its epochs, and which classes were taken for which."""
+"""Plots of a training run: learning curves and the confusion matrix."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flaxapps.reports import replacing
+from flaxapps.runtime.files import replacing
 
-TRAINING, VALIDATION, GREY = "#0072b2", "#d55e00", "#666666"  # told apart by colour-blind people too
-COUNTS_SHOWN = 20  # classes up to which a matrix has its numbers written in
-NAMES_SHOWN = 60  # and up to which it has the names of all classes
+TRAINING, VALIDATION, GREY = "#0072b2", "#d55e00", "#666666"  # distinguishable with colour blindness
+COUNTS_SHOWN = 20  # most classes for which cells show their counts
+NAMES_SHOWN = 60  # most classes for which the axes show names
 NAME_LENGTH = 24
 
 
 def write_curves(phases: Mapping[str, Mapping[str, Sequence[Any]]], path: str | os.PathLike[str]) -> None:
-    """Draws loss and accuracy over the epochs to a PNG file.
+    """Plots loss and accuracy over the epochs to a PNG file.
 
     Args:
-        phases: The history of every phase, by its title; their epochs follow each other.
+        phases: The history of every phase, by its title; the epochs of all phases are joined.
         path: The file.
 
     Raises:
@@ -55,13 +55,13 @@ def write_curves(phases: Mapping[str, Mapping[str, Sequence[Any]]], path: str | 
 
 
 def write_confusion(counts: ArrayLike, names: Sequence[str], path: str | os.PathLike[str], title: str) -> None:
-    """Draws a confusion matrix to a PNG file: each row in shares of its class, with the counts where there is room.
+    """Plots a confusion matrix to a PNG file. Rows are normalized; counts are printed if there is room.
 
     Args:
-        counts: (classes, classes), examples by their class (row) and the class they were taken for (column).
-        names: Of the classes.
+        counts: (classes, classes), examples by true class (row) and predicted class (column).
+        names: Class names.
         path: The file.
-        title: Above the picture; the accuracy is added to it.
+        title: Title of the plot; the accuracy is added to it.
 
     Raises:
         OSError: The file cannot be written.

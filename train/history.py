@@ -1,4 +1,4 @@
-"""Values of a run epoch by epoch, as plain dictionaries of lists, and sums on the host that become such values."""
+"""Training history as dictionaries of lists, and sums on the host from which its values are computed."""
 
 import csv
 import os
@@ -8,15 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxapps.reports import replacing
-from train.metrics import Mean, add_sums, summarise
+from flaxapps.runtime.files import replacing
+from flaxapps.train.step.metrics import Mean, add_sums, summarise
 
 History = dict[str, list[Any]]
 Sums = dict[str, Any]
 
 
 def fetch_sums(sums: Mapping[str, Any]) -> Sums:
-    """Sums from the device, as Python numbers and lists, in which many batches add up without rounding.
+    """Fetches sums from the device: float64 and int64, in which many batches add up without rounding to float32.
 
     Waits for the step that computes them.
     """
@@ -27,12 +27,12 @@ def fetch_sums(sums: Mapping[str, Any]) -> Sums:
 
 
 def add_fetched(total: Sums, more: Sums) -> Sums:
-    """The sums of more batches; an empty dictionary is the sum of none."""
+    """Adds the sums of more batches; an empty dictionary is the sum of none."""
     return add_sums(total, more) if total else more
 
 
 def values_of(sums: Sums, prefix: str = "") -> dict[str, Any]:
-    """Plain values of sums, the loss first: floats, and lists of lists for a confusion matrix."""
+    """Converts sums to plain values, the loss first: floats, and lists of lists for a confusion matrix."""
     values = summarise(sums)
     return {
         prefix + name: values[name].tolist() if isinstance(values[name], np.ndarray) else values[name]
@@ -41,7 +41,7 @@ def values_of(sums: Sums, prefix: str = "") -> dict[str, Any]:
 
 
 def sums_to_json(sums: Sums) -> dict[str, Any]:
-    """Sums as JSON holds them, to the last bit."""
+    """Converts sums to JSON values, without loss of precision."""
     return {
         name: {"total": each.total, "count": each.count} if isinstance(each, Mean) else each.tolist()
         for name, each in sums.items()
@@ -49,7 +49,7 @@ def sums_to_json(sums: Sums) -> dict[str, Any]:
 
 
 def sums_from_json(stored: Mapping[str, Any]) -> Sums:
-    """The way back from `sums_to_json`."""
+    """Inverse of `sums_to_json`."""
     return {
         name: Mean(each["total"], each["count"]) if isinstance(each, dict) else np.asarray(each, np.int64)
         for name, each in stored.items()
@@ -57,7 +57,7 @@ def sums_from_json(stored: Mapping[str, Any]) -> Sums:
 
 
 def extend(history: History, values: Mapping[str, Any]) -> History:
-    """A new history, longer by one epoch.
+    """Returns a new history, longer by one epoch.
 
     >>> extend({"loss": [2.0]}, {"loss": 1.5})
     {'loss': [2.0, 1.5]}
@@ -66,10 +66,10 @@ def extend(history: History, values: Mapping[str, Any]) -> History:
 
 
 def write_csv(history: History, path: str | os.PathLike[str]) -> None:
-    """Writes a row per epoch, all at once or not at all; values that are no numbers, such as matrices, are left out.
+    """Writes a row per epoch, atomically. Values that are not numbers, such as matrices, are left out.
 
     Args:
-        history: Lists of one length by name.
+        history: Lists of equal length, by name.
         path: The file; it is replaced.
     """
     scalars = {name: values for name, values in history.items() if not any(isinstance(each, list) for each in values)}

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end."""
+"""Signals that interrupt a run."""
 
 import itertools
 import os
@@ -15,35 +15,35 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Which signal came, if any."""
+    """Records which signal was received, if any."""
 
     received: int | None = None
 
-    def look(self) -> None:
-        """Once after every step and every epoch: a place where a run can end."""
+    def poll(self) -> None:
+        """Called after every step and epoch; records a pending interruption."""
 
 
 class SharedInterruption(Interruption):
-    """Of a run of several processes: a signal to one of them ends all, at the same step."""
+    """Interruption of a multi-process run: a signal to one process ends all of them at the same step."""
 
-    _looks = itertools.count()  # of the whole process: JAX wants a number that only grows, the same on all processes
+    _looks = itertools.count()  # shared by all runs: JAX needs a number that only grows, the same in all processes
 
-    def look(self) -> None:
-        """Asks JAX whether a process was told to end, and whether all have come to where they agreed to stop."""
+    def poll(self) -> None:
+        """Asks JAX whether a process was preempted and all have reached the step at which they agreed to stop."""
         if multihost_utils.reached_preemption_sync_point(next(self._looks)):
             self.received = signal.SIGTERM
 
 
 @contextmanager
 def watch_signals() -> Iterator[Interruption]:
-    """Notes SIGTERM and Ctrl-C instead of dying of them, within the context and in the main thread.
+    """Records SIGTERM and Ctrl-C instead of dying of them, within the context and in the main thread.
 
-    A second signal does what it did before, so that a run that hangs can still be ended. Where this is one of several
-    processes, SIGTERM is left to JAX's preemption service, which tells the others, and Ctrl-C is sent on as SIGTERM; if
-    that service is turned off, signals do what they always do.
+    A second signal has its usual effect, so that a hanging run can still be ended. In a multi-process run, SIGTERM is
+    left to JAX's preemption service, which notifies the other processes, and Ctrl-C is sent on as SIGTERM. If that
+    service is disabled, signals keep their usual effect.
     """
     shared = jax.process_count() > 1
-    options: Any = jax.config  # JAX adds its options without types
+    options: Any = jax.config  # JAX's options are not typed
     told = shared and options.jax_enable_preemption_service
     interruption = SharedInterruption() if told else Interruption()
     if threading.current_thread() is not threading.main_thread() or (shared and not told):

@@ -1,4 +1,4 @@
-"""The inside of `fit`: a run that trains epoch by epoch, watches its values and saves itself."""
+"""The training loop: epochs, callbacks, validation and checkpoints."""
 
 import math
 from collections.abc import Sequence
@@ -6,27 +6,62 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flaxapps.allocation import return_freed_memory
-from flaxapps.inference import Function
-from train.checkpoints import Checkpoints
-from train.datasets import Dataset
-from train.early_stopping import EarlyStopping
-from train.errors import TrainingError
-from train.evaluation import evaluate_placed
-from train.events import Callback, EpochEnd, Event, StepEnd
-from train.history import add_fetched, extend, fetch_sums, values_of
-from train.interruption import Interruption
-from train.losses import Objective
-from train.parallel import Placement, StepFunction, fetch
-from train.position import Position
-from train.soundness import all_finite, describe_batch
-from train.state import TrainState
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-CAUSES = "Usual causes are a learning rate that is too high, or images of another range than the network takes."
+from flaxapps.inference.preprocessing import Function
+from flaxapps.runtime.process import return_freed_memory
+from flaxapps.train.callbacks import Callback, EpochEnd, Event, StepEnd
+from flaxapps.train.checkpoints.checkpoints import Checkpoints
+from flaxapps.train.checkpoints.position import Position
+from flaxapps.train.data.datasets import Dataset
+from flaxapps.train.data.labels import check_labels
+from flaxapps.train.devices.placement import Placement, StepFunction, fetch
+from flaxapps.train.early_stopping import EarlyStopping
+from flaxapps.train.errors import TrainingError
+from flaxapps.train.evaluation import evaluate_placed
+from flaxapps.train.history import add_fetched, extend, fetch_sums, values_of
+from flaxapps.train.interruption import Interruption
+from flaxapps.train.step.losses import Objective
+from flaxapps.train.step.state import TrainState, averages_params
+
+EXAMPLES_SHOWN = 5
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether all numbers in a tree of arrays are finite, ()."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def describe_batch(images: Any, labels: Any) -> str:
+    """Names the examples of a batch that hold NaN or infinity; empty if none does.
+
+    >>> describe_batch(np.array([[1.0], [np.nan]]), np.array([0, 1]))
+    'the images of examples 1 hold NaN or infinity (counted from 0, of 2)'
+
+    Args:
+        images: (batch, ...), or a list of such arrays.
+        labels: (batch, ...).
+    """
+    broken = []
+    for name, part in (("images", images), ("labels", labels)):
+        finite = np.logical_and.reduce(
+            [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in jax.tree.leaves(part)]
+        )
+        examples = np.flatnonzero(~finite).tolist()
+        if examples:
+            shown = ", ".join(map(str, examples[:EXAMPLES_SHOWN])) + (", ..." if examples[EXAMPLES_SHOWN:] else "")
+            broken.append(f"the {name} of examples {shown} hold NaN or infinity (counted from 0, of {len(finite)})")
+    return "; ".join(broken)
+
+
+CAUSES = "Usual causes are a learning rate that is too high, or images in another range than the network takes."
 
 
 class InterruptedRun(Exception):  # noqa: N818  (fit turns it into Interrupted)
-    """The run was asked to end, and is saved."""
+    """The run was interrupted, and is saved."""
 
 
 class Pending(NamedTuple):
@@ -40,27 +75,30 @@ class Pending(NamedTuple):
 
 @dataclass
 class Run:
-    """A run between two steps. Its methods move `state` and `position` on, together.
+    """A run between two steps. Its methods advance `state` and `position` together.
 
     Attributes:
         state: The arrays.
-        position: Where the run stands.
-        step: The step on the devices, from `Placement.step`.
+        position: Progress of the run.
+        step: The compiled step, from `Placement.step`.
         placement: The devices.
-        data: What is trained on.
-        validation: What every epoch is evaluated on, or None.
-        objective: From `make_objective`, to evaluate with.
+        data: Training data.
+        validation: Validation data, or None.
+        objective: From `make_objective`, for evaluation.
         metrics: Names of metrics.
-        preprocess: What is done to images before the network, or None.
+        preprocess: Preprocessing for evaluation, or None.
         batch_size: Examples in a batch.
         accumulate: Parts of a batch on each device.
-        seed: Of the order of the data.
-        callbacks: What is told of every step and epoch.
-        interruption: Signals that came.
-        best: Which epoch is the best.
-        checkpoints: Where the run is saved, or None.
+        seed: Seed of the order of the data.
+        initial_epoch: Index of the first epoch; those of `position` count from it.
+        callbacks: Called after every step and epoch.
+        interruption: Signals that were received.
+        best: Rule for the best epoch.
+        checkpoints: Checkpoints of the run, or None.
         save_every: Steps between checkpoints within an epoch; None saves at the ends of epochs.
         compiled: Whether a step has been compiled.
+        pending: The last step, until its values are fetched.
+        best_arrays: Parameters, statistics, and the optimizer's averages if it has any, of the best epoch; on the host.
     """
 
     state: TrainState
@@ -75,6 +113,7 @@ class Run:
     batch_size: int
     accumulate: int
     seed: int
+    initial_epoch: int
     callbacks: Sequence[Callback]
     interruption: Interruption
     best: EarlyStopping
@@ -84,32 +123,38 @@ class Run:
     pending: Pending | None = None
     best_arrays: Any = field(default=None, repr=False)
 
-    def train_epoch(self) -> None:
-        """Trains what is left of the epoch.
+    @property
+    def epoch(self) -> int:
+        """Index of the current epoch."""
+        return self.initial_epoch + self.position.epoch
 
-        The values of a step are fetched while the next one computes, so that the devices never wait for Python.
+    def train_epoch(self) -> None:
+        """Trains the rest of the epoch.
+
+        The values of a step are fetched while the next one is computed, so that the devices never wait for Python.
 
         Raises:
             TrainingError: The loss is NaN or infinite.
-            InterruptedRun: A signal came.
+            InterruptedRun: A signal was received.
         """
         done = self.position
-        order: Any = {"seed": self.seed, "epoch": done.epoch, "start": done.batch, "shard": self.placement.shard}
+        order: Any = {"seed": self.seed, "epoch": self.epoch, "start": done.batch, "shard": self.placement.shard}
         batches = self.data.batches(self.batch_size, **order)
         for images, labels in batches:
-            if self.placement.is_empty(labels):  # its photos were all broken and are skipped
+            if self.placement.is_empty(labels):  # all its photos are unreadable and skipped
                 self.position = self.position.after_empty_batch()
                 continue
-            batch = self.placement.spread(images, labels, self.accumulate)
+            check_labels(labels, self.objective)
+            batch = self.placement.shard_batch(images, labels, self.accumulate)
             self.state, sums = self.step(self.state, *batch)
             if not self.compiled:
-                return_freed_memory()
+                return_freed_memory()  # compiling frees much, which the allocator would keep
                 self.compiled = True
             self.settle()
             self.position = self.position.after_step()
             self.pending = Pending(sums, self.position, images, labels)
             due = self.save_every is not None and self.position.step % self.save_every == 0
-            self.interruption.look()
+            self.interruption.poll()
             if due or self.interruption.received is not None:
                 self.settle()
                 self.save()
@@ -118,7 +163,7 @@ class Run:
         self.settle()
 
     def settle(self) -> None:
-        """Waits for the values of the step before, adds them up and tells the callbacks."""
+        """Waits for the values of the last step, adds them up and calls the callbacks."""
         if self.pending is None:
             return
         sums, position, images, labels = self.pending
@@ -129,24 +174,25 @@ class Run:
             broken = describe_batch(images, labels)
             self._stop(loss, f"In its batch {broken}." if broken else f"Its images and labels are finite. {CAUSES}")
         self.position = self.position._replace(sums=add_fetched(self.position.sums, fetched))
-        self._tell(StepEnd(position.step, position.epoch, position.batch, fetched["loss"].count, values_of(fetched)))
+        epoch = self.initial_epoch + position.epoch
+        self._tell(StepEnd(position.step, epoch, position.batch, fetched["loss"].count, values_of(fetched)))
 
     def end_epoch(self) -> bool:
-        """Evaluates, extends the history, saves and tells the callbacks.
+        """Evaluates, extends the history, saves and calls the callbacks.
 
         Returns:
-            Whether a callback wants the run to stop.
+            Whether a callback asked to stop.
 
         Raises:
             TrainingError: There was no batch, or a parameter or statistic is NaN or infinite.
-            InterruptedRun: A signal came.
+            InterruptedRun: A signal was received.
         """
         if not self.position.sums:
-            raise TrainingError(f"The data gave no batch for epoch {self.position.epoch + 1}")
-        values = values_of(self.position.sums) | _learning_rate(self.state.optimizer_state)
+            raise TrainingError(f"The data has no batch for epoch {self.epoch + 1}")
+        values = values_of(self.position.sums) | learning_rate(self.state.optimizer_state)
         if self.validation is not None:
             sums = evaluate_placed(
-                self.state.variables,
+                self.state.evaluation_variables,
                 self.validation,
                 self.placement,
                 batch_size=self.batch_size,
@@ -158,18 +204,20 @@ class Run:
         self.position = self.position.after_epoch(extend(self.position.history, values))
         self.save()
         if self.best.restore_best and self.best.best_epoch(self.position.history) == self.position.epoch - 1:
-            self.best_arrays = fetch((self.state.params, self.state.batch_stats))
+            kept = {"params": self.state.params, "batch_stats": self.state.batch_stats}
+            averages = {"optimizer_state": self.state.optimizer_state} if averages_params(self.state) else {}
+            self.best_arrays = fetch(kept | averages)
         ended = EpochEnd(
-            self.position.step, self.position.epoch - 1, values, self.position.history, self.state.variables
+            self.position.step, self.epoch - 1, values, self.position.history, self.state.evaluation_variables
         )
         stop = self._tell(ended)
-        self.interruption.look()
+        self.interruption.poll()
         if self.interruption.received is not None:
             raise InterruptedRun
         return stop
 
     def save(self) -> None:
-        """Writes a checkpoint, where there are any, of a state that is found to be sound."""
+        """Checks that the state is finite and writes a checkpoint, if the run has any."""
         if not all_finite((self.state.params, self.state.batch_stats)):
             self._stop(f"A parameter or a moving statistic is NaN or infinite after step {self.position.step}", CAUSES)
         if self.checkpoints is not None:
@@ -178,19 +226,25 @@ class Run:
             self.checkpoints.save(self.state, self.position, best_step)
 
     def restore_best(self) -> None:
-        """Goes back to the arrays of the best epoch, where that is not the last."""
-        best = self.best.best_epoch(self.position.history)
-        if best is None or best == self.position.epoch - 1:
+        """Restores the arrays of the best epoch, if that is not the last."""
+        epoch = self.best.best_epoch(self.position.history)
+        if epoch is None or epoch == self.position.epoch - 1:
             return
         if self.best_arrays is not None:
-            params, statistics = self.placement.place(self.best_arrays)
-            self.state = self.state.replace(params=params, batch_stats=statistics)
+            self.state = self.state.replace(**self.placement.replicate(self.best_arrays))
         elif self.checkpoints is not None:  # the run was resumed after its best epoch
-            self.state, _ = self.checkpoints.load(self.position.epoch_steps[best], self.state)
+            self.state, _ = self.checkpoints.load(self.position.epoch_steps[epoch], self.state)
 
     def finish(self) -> Path | None:
-        """Waits until the last checkpoint is whole on disk; None where there are none."""
+        """Waits until the last checkpoint is written and returns it; None if there are none."""
         return None if self.checkpoints is None else self.checkpoints.finish()
+
+    def best_checkpoint(self) -> Path | None:
+        """Returns the checkpoint of the best epoch; None if there is none."""
+        best = self.best.best_epoch(self.position.history)
+        if best is None or self.checkpoints is None:
+            return None
+        return self.checkpoints.folder / str(self.position.epoch_steps[best])
 
     def _tell(self, event: Event) -> bool:
         answers = [callback(event) for callback in self.callbacks]
@@ -199,11 +253,13 @@ class Run:
     def _stop(self, what: str, why: str) -> None:
         saved = None if self.checkpoints is None else self.checkpoints.newest()
         raise TrainingError(
-            f"{what} (epoch {self.position.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
+            f"{what} (epoch {self.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
         )
 
 
-def _learning_rate(optimizer_state: Any) -> dict[str, float]:
-    """The current learning rate where the optimizer keeps it, as those of `optax.inject_hyperparams` do."""
-    hyperparams = getattr(optimizer_state, "hyperparams", {})
-    return {"learning_rate": float(hyperparams["learning_rate"])} if "learning_rate" in hyperparams else {}
+def learning_rate(optimizer_state: Any) -> dict[str, float]:
+    """Returns the current learning rate if the optimizer stores one, as `optax.inject_hyperparams` does."""
+    leaves = jax.tree_util.tree_leaves_with_path(optimizer_state)
+    named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    rates = [leaf for path, leaf in named.items() if f".{path}".endswith(".hyperparams.learning_rate")]
+    return {"learning_rate": float(rates[0])} if len(rates) == 1 else {}

@@ -1,4 +1,4 @@
-"""Keras weight files to trees of arrays and back. Needs neither JAX nor Keras."""
+"""Convert Keras weight files to trees of arrays and back. Requires neither JAX nor Keras."""
 
 from weight_port.download import fetch as fetch
 from weight_port.errors import DownloadError as DownloadError

@@ -1,8 +1,8 @@
-"""`python -m weight_port`: inspect, convert, compare and verify weight files."""
+"""`python -m weight_port`: older name of `flaxapps inspect`, `convert`, `diff` and `verify`."""
 
 import sys
 
-from weight_port.cli import main
+from flaxapps.cli.weights.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

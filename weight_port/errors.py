@@ -1,15 +1,15 @@
-"""What goes wrong with weights, told completely."""
+"""Exceptions; every mismatch is listed."""
 
 from collections.abc import Iterable
 
 
 class WeightError(ValueError):
-    """Weights that do not fit, or cannot be had.
+    """Weights are invalid, do not fit, or cannot be loaded.
 
     Attributes:
-        missing: What was wanted and is not there, a line each, such as `block1_conv1/kernel (3, 3, 3, 64)`.
-        unexpected: What is there and nothing asked for.
-        misshapen: What is there in another shape.
+        missing: Arrays that are needed but absent, one line each, such as `block1_conv1/kernel (3, 3, 3, 64)`.
+        unexpected: Arrays that are present but not needed.
+        misshapen: Arrays with a wrong shape or dtype.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class WeightError(ValueError):
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         self.misshapen = tuple(misshapen)
-        # Pickle and copy call the class again with `args`.
+        # pickle and copy call the class with `args`.
         super().__init__(message, self.missing, self.unexpected, self.misshapen)
 
     def __str__(self) -> str:
@@ -36,4 +36,4 @@ class WeightError(ValueError):
 
 
 class DownloadError(WeightError):
-    """A weight file that could not be fetched, or came with the wrong bytes."""
+    """A weight file could not be downloaded, or its bytes are wrong."""

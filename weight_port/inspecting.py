@@ -1,4 +1,4 @@
-"""Says what is in a file with weights, without reading the arrays."""
+"""Describe the contents of a weight file without reading its arrays."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import h5py
 
-from weight_port.arrays import StoredArray
-from weight_port.attributes import read_text
-from weight_port.checkpoints import SEPARATOR
-from weight_port.forms import Form, form_of, is_whole_model, read_variables
+from weight_port.formats import Form, form_of, is_whole_model, read_variables
+from weight_port.hdf5.arrays import StoredArray
+from weight_port.hdf5.attributes import read_text
 from weight_port.published import PUBLISHED_FILES
-from weight_port.readers import CONFIG_LIMIT, LegacyFile, damage_named, open_weights
+from weight_port.readers import CONFIG_LIMIT, METADATA_MEMBER, damage_named, open_weights
+from weight_port.stored import LegacyFile
+from weight_port.trees import SEPARATOR
 from weight_port.writers import leaves
 
-METADATA_MEMBER = "metadata.json"
 CHUNK = 1 << 20
 
 
@@ -26,10 +26,10 @@ class ArrayFacts(NamedTuple):
     """One array in a file.
 
     Attributes:
-        layer: Name of its layer, where the file says; else its place.
-        name: Its name in the file.
+        layer: Name of its layer if the file stores it, else the group's path.
+        name: Name in the file.
         shape: Shape in the file.
-        dtype: Type of its numbers in the file.
+        dtype: Dtype in the file.
     """
 
     layer: str
@@ -39,16 +39,16 @@ class ArrayFacts(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """Number of values."""
         return math.prod(self.shape)
 
 
 class Contents(NamedTuple):
-    """What a file holds.
+    """Contents of a file.
 
     Attributes:
-        facts: What holds for the file as a whole, by heading.
-        arrays: The arrays in the order of the file.
+        facts: Properties of the whole file, by heading.
+        arrays: The arrays in file order.
     """
 
     facts: dict[str, str]
@@ -56,11 +56,11 @@ class Contents(NamedTuple):
 
 
 def inspect_file(path: str) -> Contents:
-    """Describes a file with weights, of any form.
+    """Describe a weight file of any format.
 
     Raises:
-        WeightError: It is no such file, or is damaged.
-        FileNotFoundError: There is nothing.
+        WeightError: `path` has no known format, or is damaged.
+        FileNotFoundError: `path` does not exist.
     """
     form = form_of(path)
     with damage_named(path):
@@ -74,7 +74,7 @@ def inspect_file(path: str) -> Contents:
         facts["layers"] = f"{len({array.layer for array in arrays}):,} with arrays"
         facts["arrays"] = f"{len(arrays):,}"
         facts["parameters"] = f"{sum(array.size for array in arrays):,}"
-        if form is not Form.ORBAX:  # a folder has no hash: its files' names and order are Orbax's business
+        if form is not Form.ORBAX:  # a folder has no hash: names and order of its files are up to Orbax
             facts |= _hashes(path)
     return Contents(facts, arrays)
 
@@ -124,5 +124,6 @@ def _hashes(path: str) -> dict[str, str]:
         "SHA-256": sha256.hexdigest(),
         "MD5": md5.hexdigest(),
     }
-    published = [file.filename for file in PUBLISHED_FILES if file.md5 == facts["MD5"]]
+    found = {facts["MD5"], facts["SHA-256"]}
+    published = [file.filename for file in PUBLISHED_FILES if found.intersection(file.hashes.values())]
     return facts | ({"published as": ", ".join(published)} if published else {})

@@ -1,4 +1,4 @@
-"""Reads the weights of a model from a file: match, check, then read."""
+"""Load the weights of a model: match arrays, check shapes, then read."""
 
 import os
 import warnings
@@ -9,40 +9,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_port.arrays import aligned
 from weight_port.errors import WeightError
+from weight_port.hdf5.arrays import aligned
+from weight_port.keras1 import converted, is_keras1
 from weight_port.layout import ROTATED_IN_THEANO, ModelLike, Target, all_targets
 from weight_port.matching import Match, match_by_name, match_by_order
-from weight_port.readers import LegacyFile, open_weights
+from weight_port.readers import open_weights
+from weight_port.stored import LegacyFile
 
 
 def load_weights(
     path: str | os.PathLike[str], model: ModelLike, *, by_name: bool = False, skip_mismatch: bool = False
 ) -> dict[str, Any]:
-    """Reads the weights of a model from a file that Keras wrote.
+    """Load the weights of a model from a file that Keras wrote.
 
-    Layers are matched by their order in `model.layers`, as Keras does, because stored names depend on the session that
-    saved them. All shapes are compared before the first array is read; nothing is loaded by guess, nothing in part.
+    Layers are matched by their order in `model.layers`, as in Keras, because stored names depend on the session that
+    saved them. All shapes are checked before the first array is read. Ambiguous files are refused.
 
     Args:
-        path: A legacy `.h5` (Keras 1 to 3), `.weights.h5`, `.keras` or whole-model `.h5`, told apart by content.
-        model: What the weights are for.
-        by_name: Match layers by name instead. What only the file has is left out; what only the model has is fresh.
-        skip_mismatch: Leave layers fresh whose shapes differ, with a warning, instead of failing.
+        path: A legacy `.h5` (Keras 1 to 3), `.weights.h5`, `.keras` or whole-model `.h5`, detected by content.
+        model: The model to load the weights for.
+        by_name: Match layers by name instead. Layers only in the file are ignored; those only in the model are
+            initialized.
+        skip_mismatch: Initialize layers whose shapes or number of arrays differ, with a warning, instead of failing.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` of NumPy float32 arrays in Keras's layout, keyed by layer name.
 
     Raises:
-        WeightError: The file is damaged or of another kind, or its weights are not the model's; everything missing,
-            unexpected and of the wrong shape is listed.
-        FileNotFoundError: There is no file.
+        WeightError: The file is damaged or of an unknown format, or its weights do not fit the model; all missing,
+            unexpected and misshapen arrays are listed.
+        FileNotFoundError: `path` does not exist.
     """
     tree: dict[str, Any] = {}
     with open_weights(path) as file:
         try:
-            matches = (match_by_name if by_name else match_by_order)(file, model)
+            of_other_number: list[str] = []
+            skipping = of_other_number if skip_mismatch else None
+            matches = (match_by_name if by_name else match_by_order)(file, model, skipping)
+            if is_keras1(file) and isinstance(file, LegacyFile):
+                matches = converted(file, matches, getattr(model, "data_format", "") == "channels_first")
             matches, skipped = _split_by_shape(matches, skip_mismatch)
+            skipped += of_other_number
             theano = isinstance(file, LegacyFile) and file.backend == "theano"
             for (target, _), array in zip(matches, _read(matches), strict=True):
                 branch = tree
@@ -59,7 +67,7 @@ def load_weights(
 
 
 def _read(matches: list[Match]) -> Iterator[NDArray[np.float32]]:
-    """All arrays, in order; large ones by two threads, since filling fresh memory takes most of the time."""
+    """Read all arrays in order; large ones on two threads, because page faults of new memory take most of the time."""
     memory = {index: aligned(stored.shape) for index, (_, stored) in enumerate(matches) if stored.is_large}
     with ThreadPoolExecutor(2) as threads:
         large = {index: threads.submit(matches[index][1].read, out=each) for index, each in memory.items()}
@@ -68,7 +76,7 @@ def _read(matches: list[Match]) -> Iterator[NDArray[np.float32]]:
 
 
 def _split_by_shape(matches: list[Match], skip_mismatch: bool) -> tuple[list[Match], list[str]]:
-    """The matches of equal shape, and what is left out: whole layers, never one array of two."""
+    """The matches of equal shape, and the skipped arrays; a layer is skipped as a whole."""
     wrong = [(target, stored) for target, stored in matches if target.shape != stored.shape]
     if wrong and not skip_mismatch:
         raise WeightError(
@@ -82,5 +90,5 @@ def _split_by_shape(matches: list[Match], skip_mismatch: bool) -> tuple[list[Mat
 
 def _convert(array: NDArray[np.float32], target: Target, theano: bool) -> NDArray[np.float32]:
     if theano and target.class_name in ROTATED_IN_THEANO and target.variable == "kernel":
-        return np.ascontiguousarray(array[::-1, ::-1])
+        return np.ascontiguousarray(np.flip(array, tuple(range(array.ndim - 2))))
     return array

@@ -1,10 +1,12 @@
-"""Keras's rule for automatic names (keras/src/utils/naming.py), which its files use as addresses too."""
+"""Keras's automatic layer names (keras/src/utils/naming.py), which files also use as group names."""
 
+import itertools
 import re
+from collections.abc import Iterator
 
 
 def snake_case(class_name: str) -> str:
-    """The automatic name of a layer's class.
+    """The automatic name of a layer class.
 
     >>> snake_case("GlobalAveragePooling2D"), snake_case("Conv2D"), snake_case("PReLU")
     ('global_average_pooling2d', 'conv2d', 'p_re_lu')
@@ -13,8 +15,15 @@ def snake_case(class_name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
+def automatic_names(class_name: str) -> Iterator[str]:
+    """Yield the automatic names of a layer class in their order: `conv2d`, `conv2d_1`, ..."""
+    base = snake_case(class_name)
+    yield base
+    yield from (f"{base}_{number}" for number in itertools.count(1))
+
+
 def is_automatic(name: str, class_name: str) -> bool:
-    """Whether Keras may have made up this name: then it says nothing, as it counts over a session.
+    """Whether the name may be automatic. Its number then depends on the session and does not identify the layer.
 
     >>> is_automatic("conv2d_7", "Conv2D"), is_automatic("block1_conv1", "Conv2D")
     (True, False)

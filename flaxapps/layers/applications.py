@@ -1,39 +1,40 @@
-"""Layers that Keras defines inside single networks of keras.applications, not in keras.layers."""
+"""Layers that Keras defines within keras.applications, not in keras.layers."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 
+from flaxapps.graph.shapes import channel_count
+from flaxapps.graph.symbolic import Layer, Shape, Weight, Weights
 from flaxapps.layers.regularization import MakeKey, Noise, dropout
-from flaxapps.layers.shapes import channel_count
-from flaxapps.recording import Layer, Shape, Weight, Weights
 
 
 @dataclass(frozen=True)
 class CustomScaleLayer(Layer):
     """InceptionResNetV2's residual: the first input plus `scale` times the second."""
 
+    several_inputs = True
+
     keras_module: ClassVar[str] = "keras.src.applications.inception_resnet_v2"
     scale: float
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """That of both inputs."""
+        """The shape of both inputs."""
         if len(shapes) != 2 or shapes[0] != shapes[1]:
             raise ValueError(f"CustomScaleLayer takes two inputs of one shape, got {list(shapes)}")
         return shapes[0]
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """The scaled sum."""
         return inputs[0] + inputs[1] * self.scale
 
 
 @dataclass(frozen=True)
 class LayerScale(Layer):
-    """ConvNeXt's factor for each channel, trained.
+    """ConvNeXt's trained factor per channel.
 
     Attributes:
-        init_values: Keras's initial value of the factors; `Model.init_variables` starts at 1.
+        init_values: Initial value of the factors.
         projection_dim: Number of channels.
     """
 
@@ -42,17 +43,14 @@ class LayerScale(Layer):
     projection_dim: int
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Unchanged."""
         if channel_count(shapes[0]) != self.projection_dim:
             raise ValueError(f"LayerScale has projection_dim={self.projection_dim}, got {shapes[0][-1]} channels")
         return shapes[0]
 
     def weights(self, *shapes: Shape) -> dict[str, Weight]:
-        """The factors."""
-        return {"scale": Weight((self.projection_dim,), "ones")}
+        return {"scale": Weight((self.projection_dim,), self.init_values)}
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Multiplies every channel."""
         return inputs[0] * weights["scale"].astype(inputs[0].dtype)
 
 
@@ -73,5 +71,5 @@ class StochasticDepth(Noise):
         return self.drop_path_rate
 
     def disturb(self, x: jax.Array, make_key: MakeKey) -> jax.Array:
-        """Drops images."""
+        """Drop images."""
         return dropout(x, self.drop_path_rate, (None, *(1,) * (x.ndim - 1)), make_key)

@@ -1,33 +1,40 @@
-"""Random augmentation: outside training the identity, and inside refused.
+"""Random augmentation layers: the identity outside training, an error in training.
 
-Keras runs these layers inside the network. Here they belong before it, into the data or the train step, where they do
-not stand in the way of compilation, caching and reproducible keys; imported networks keep them for what they say.
+Keras runs these layers inside the network. Here augmentation belongs in the data pipeline or the train step, where it
+does not prevent compilation, caching and reproducible keys. Imported networks keep the layers for their configuration.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from flaxapps.batch import Batch
-from flaxapps.layers.shapes import Window, check_images
-from flaxapps.recording import Layer, Shape, Weights
+from flaxapps.graph.batch import Batch
+from flaxapps.graph.shapes import Window, check_images
+from flaxapps.graph.symbolic import Layer, Shape, Weights
 
 Factor = float | Sequence[float] | None
 
 
 class Augmentation(Layer):
-    """What the random layers share: the identity outside training, an error in it."""
+    """Base class of random augmentation: the identity outside training, an error in training.
+
+    In Keras 3 some of the layers cast integers to floats (`makes_floats`), others do not.
+    """
+
+    if TYPE_CHECKING:  # the options differ by class, which type checkers do not see
+
+        def __init__(self, *args: Any, **options: Any): ...
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Unchanged."""
         return check_images(shapes[0])
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """The identity."""
         return inputs[0]
 
-    def call_training(  # noqa: D102 (as in Layer)
+    def call_training(
         self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         raise ValueError(
@@ -38,208 +45,98 @@ class Augmentation(Layer):
 
 
 @dataclass(frozen=True)
-class _ColorAugmentation(Augmentation):
-    factor: Factor = 0.0
-    value_range: Sequence[float] = (0, 255)
-
-
-@dataclass(frozen=True)
-class _ShiftingAugmentation(Augmentation):
-    fill_mode: str = "reflect"
-    interpolation: str = "bilinear"
-    fill_value: float = 0.0
-
-
-@dataclass(frozen=True)
-class _MixingAugmentation(Augmentation):
-    value_range: Sequence[float] = (0, 255)
-    factor: Factor = 0.0
-    interpolation: str = "bilinear"
-
-
-@dataclass(frozen=True)
-class AugMix(_MixingAugmentation):
-    """Chains of augmentations, mixed."""
-
-    num_chains: int = 3
-    chain_depth: int = 3
-    alpha: float = 1.0
-    all_ops: bool = True
-
-
-@dataclass(frozen=True)
-class CutMix(Augmentation):
-    """Patches from other images of the batch."""
-
-    factor: Factor = 1.0
-
-
-@dataclass(frozen=True)
-class MixUp(Augmentation):
-    """Blends with other images of the batch."""
-
-    alpha: float = 0.2
-
-
-@dataclass(frozen=True)
-class RandAugment(_MixingAugmentation):
-    """A few operations drawn from a list."""
-
-    num_ops: int = 2
-
-
-@dataclass(frozen=True)
-class RandomBrightness(_ColorAugmentation):
-    """Brighter or darker."""
-
-
-@dataclass(frozen=True)
-class RandomColorDegeneration(_ColorAugmentation):
-    """Towards grey."""
-
-
-@dataclass(frozen=True)
-class RandomColorJitter(Augmentation):
-    """Brightness, contrast, saturation and hue."""
-
-    value_range: Sequence[float] = (0, 255)
-    brightness_factor: Factor = None
-    contrast_factor: Factor = None
-    saturation_factor: Factor = None
-    hue_factor: Factor = None
-
-
-@dataclass(frozen=True)
-class RandomContrast(_ColorAugmentation):
-    """More or less contrast."""
-
-
-@dataclass(frozen=True)
 class RandomCrop(Augmentation):
     """Crops in training.
 
-    Keras's documentation promises a central crop, resized, at inference; Keras 3 returns the image as it is, of the
-    size it has, and only says that its shape is the smaller one. So does this layer.
+    Trap: Keras documents a resized central crop at inference. Keras 3 returns the image unchanged and only declares the
+    cropped shape. So does this layer.
     """
 
     height: int
     width: int
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """What Keras says it is; arrays of another size keep theirs."""
+        """The shape Keras declares; arrays of another size keep theirs."""
         batch, _, _, channels = check_images(shapes[0])
         return (batch, self.height, self.width, channels)
 
 
-@dataclass(frozen=True)
-class RandomElasticTransform(_ShiftingAugmentation):
-    """Bends."""
-
-    factor: Factor = 1.0
-    scale: Factor = 1.0
-    value_range: Sequence[float] = (0, 255)
-
-
-@dataclass(frozen=True)
-class RandomErasing(_ColorAugmentation):
-    """Blots out rectangles."""
-
-    scale: Factor = (0.02, 0.33)
-    fill_value: float | Sequence[float] | None = None
+# Types of the options; of others, and where the default is None, Factor.
+_TYPES: Mapping[str, Any] = MappingProxyType(
+    {
+        "all_ops": bool, "alpha": float, "chain_depth": int, "fill_mode": str, "fill_value": float,
+        "interpolation": str, "kernel_size": Window, "mode": str, "num_chains": int, "num_ops": int,
+        "value_range": Sequence[float],
+    }
+)  # fmt: skip # kept on few lines on purpose
 
 
-@dataclass(frozen=True)
-class RandomFlip(Augmentation):
-    """Mirrors."""
-
-    mode: str = "horizontal_and_vertical"
-
-
-@dataclass(frozen=True)
-class RandomGaussianBlur(_ColorAugmentation):
-    """Blurs."""
-
-    kernel_size: Window = 3
-    sigma: Factor = 1.0
+def _augmentation(name: str, summary: str, makes_floats: bool = False, **defaults: Any) -> type[Augmentation]:
+    """Creates a class that differs from others only in its options, given with Keras's defaults in Keras's order."""
+    options = [
+        (option, Factor if default is None else _TYPES.get(option, Factor), field(default=default))
+        for option, default in defaults.items()
+    ]
+    namespace = {"__module__": __name__, "__doc__": summary, "makes_floats": makes_floats}
+    return make_dataclass(name, options, bases=(Augmentation,), namespace=namespace, frozen=True)
 
 
-@dataclass(frozen=True)
-class RandomGrayscale(Augmentation):
-    """Takes the colours away."""
+_COLOR: Mapping[str, Any] = MappingProxyType({"factor": 0.0, "value_range": (0, 255)})
+_SHIFT: Mapping[str, Any] = MappingProxyType({"fill_mode": "reflect", "interpolation": "bilinear", "fill_value": 0.0})
+_MIX: Mapping[str, Any] = MappingProxyType({"value_range": (0, 255), "factor": 0.0, "interpolation": "bilinear"})
 
-    factor: Factor = 0.5
-
-
-@dataclass(frozen=True)
-class RandomHue(_ColorAugmentation):
-    """Other colours."""
-
-
-@dataclass(frozen=True)
-class RandomInvert(_ColorAugmentation):
-    """Negatives."""
-
-
-@dataclass(frozen=True)
-class RandomPerspective(Augmentation):
-    """Tilts."""
-
-    factor: Factor = 1.0
-    scale: Factor = 1.0
-    interpolation: str = "bilinear"
-    fill_value: float = 0.0
-
-
-@dataclass(frozen=True)
-class RandomPosterization(_ColorAugmentation):
-    """Fewer tones."""
-
-
-@dataclass(frozen=True)
-class RandomRotation(_ShiftingAugmentation):
-    """Turns."""
-
-    factor: Factor = 0.0
-
-
-@dataclass(frozen=True)
-class RandomSaturation(_ColorAugmentation):
-    """Paler or more colourful."""
-
-
-@dataclass(frozen=True)
-class RandomSharpness(_ColorAugmentation):
-    """Sharper or softer."""
-
-
-@dataclass(frozen=True)
-class RandomShear(_ShiftingAugmentation):
-    """Slants."""
-
-    x_factor: Factor = 0.0
-    y_factor: Factor = 0.0
-
-
-@dataclass(frozen=True)
-class RandomTranslation(_ShiftingAugmentation):
-    """Shifts."""
-
-    height_factor: Factor = 0.0
-    width_factor: Factor = 0.0
-
-
-@dataclass(frozen=True)
-class RandomZoom(_ShiftingAugmentation):
-    """Enlarges or shrinks."""
-
-    height_factor: Factor = 0.0
-    width_factor: Factor = None
-
-
-@dataclass(frozen=True)
-class Solarization(Augmentation):
-    """Inverts what is above a threshold."""
-
-    addition_factor: Factor = 0.0
-    threshold_factor: Factor = 0.0
-    value_range: Sequence[float] = (0, 255)
+AugMix = _augmentation(
+    "AugMix", "Mixes chains of augmentations.", True, **_MIX, num_chains=3, chain_depth=3, alpha=1.0, all_ops=True
+)
+CutMix = _augmentation("CutMix", "Replaces patches by those of other images of the batch.", True, factor=1.0)
+MixUp = _augmentation("MixUp", "Blends every image with another of the batch.", alpha=0.2)
+RandAugment = _augmentation("RandAugment", "Applies a few random operations.", True, **_MIX, num_ops=2)
+RandomBrightness = _augmentation("RandomBrightness", "Changes the brightness.", **_COLOR)
+RandomColorDegeneration = _augmentation("RandomColorDegeneration", "Blends with the grayscale image.", **_COLOR)
+RandomColorJitter = _augmentation(
+    "RandomColorJitter",
+    "Changes brightness, contrast, saturation and hue.",
+    value_range=(0, 255),
+    brightness_factor=None,
+    contrast_factor=None,
+    saturation_factor=None,
+    hue_factor=None,
+)
+RandomContrast = _augmentation("RandomContrast", "Changes the contrast.", **_COLOR)
+RandomElasticTransform = _augmentation(
+    "RandomElasticTransform", "Distorts elastically.", True, **_SHIFT, factor=1.0, scale=1.0, value_range=(0, 255)
+)
+RandomErasing = _augmentation(
+    "RandomErasing", "Erases rectangles.", True, **_COLOR, scale=(0.02, 0.33), fill_value=None
+)
+RandomFlip = _augmentation(
+    "RandomFlip", "Flips horizontally, vertically or both.", True, mode="horizontal_and_vertical"
+)
+RandomGaussianBlur = _augmentation("RandomGaussianBlur", "Blurs.", True, **_COLOR, kernel_size=3, sigma=1.0)
+RandomGrayscale = _augmentation("RandomGrayscale", "Converts to grayscale.", factor=0.5)
+RandomHue = _augmentation("RandomHue", "Changes the hue.", **_COLOR)
+RandomInvert = _augmentation("RandomInvert", "Inverts colours.", **_COLOR)
+RandomPerspective = _augmentation(
+    "RandomPerspective",
+    "Changes the perspective.",
+    True,
+    factor=1.0,
+    scale=1.0,
+    interpolation="bilinear",
+    fill_value=0.0,
+)
+RandomPosterization = _augmentation("RandomPosterization", "Reduces the bits per channel.", **_COLOR)
+RandomRotation = _augmentation("RandomRotation", "Rotates.", True, **_SHIFT, factor=0.0)
+RandomSaturation = _augmentation("RandomSaturation", "Changes the saturation.", **_COLOR)
+RandomSharpness = _augmentation("RandomSharpness", "Changes the sharpness.", True, **_COLOR)
+RandomShear = _augmentation("RandomShear", "Shears.", True, **_SHIFT, x_factor=0.0, y_factor=0.0)
+RandomTranslation = _augmentation("RandomTranslation", "Shifts.", True, **_SHIFT, height_factor=0.0, width_factor=0.0)
+RandomZoom = _augmentation("RandomZoom", "Zooms in or out.", True, **_SHIFT, height_factor=0.0, width_factor=None)
+Solarization = _augmentation(
+    "Solarization",
+    "Inverts values above a threshold.",
+    True,
+    addition_factor=0.0,
+    threshold_factor=0.0,
+    value_range=(0, 255),
+)

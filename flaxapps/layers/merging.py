@@ -1,4 +1,4 @@
-"""Layers with several inputs."""
+"""Merging layers: elementwise operations, concatenation and dot products of several inputs."""
 
 import functools
 from collections.abc import Sequence
@@ -7,37 +7,38 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from flaxapps.graph.shapes import compatible
+from flaxapps.graph.symbolic import Layer, Shape, Weights
 from flaxapps.layers.normalization import unit_norm
-from flaxapps.layers.shapes import compatible
-from flaxapps.recording import Layer, Shape, Weights
 
 
 class _Elementwise(Layer):
-    """What elementwise layers share: shapes that broadcast.
+    """Base class of elementwise layers, whose inputs broadcast.
 
-    Trap: inputs of lower rank get their missing dimensions after the batch, where NumPy would put them before it.
+    Trap: inputs of lower rank get the missing dimensions after the batch dimension. NumPy would put them before it.
     """
 
+    several_inputs = True
+
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Keras's rule: 1 gives way to the other size, and a free size makes the result free."""
+        """Broadcast as Keras does: a size of 1 is expanded, and a free size makes the result free."""
         batches = {shape[0] for shape in shapes} - {None}
         sizes = _broadcast([shape[1:] for shape in shapes])
         if not shapes or sizes is None or len(batches) > 1:
-            raise ValueError(f"{self.class_name} takes inputs of one shape, or shapes that broadcast: {list(shapes)}")
+            raise ValueError(f"{self.class_name} takes inputs of one shape, or that broadcast, got {list(shapes)}")
         return (next(iter(batches), None), *sizes)
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Merges the inputs in their order."""
         rank = max(x.ndim for x in inputs)
         return self.merge([jnp.expand_dims(x, range(1, 1 + rank - x.ndim)) for x in inputs])
 
     def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
-        """Combines arrays of one rank."""
+        """Combine arrays of one rank."""
         raise NotImplementedError
 
 
 def _broadcast(shapes: Sequence[Shape]) -> Shape | None:
-    """The shape of an elementwise result, None if there is none; shapes come without the batch."""
+    """The broadcast shape, or None if the shapes are incompatible; without the batch."""
     rank = max(map(len, shapes), default=0)
     result: list[int | None] = []
     for sizes in zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True):
@@ -52,7 +53,7 @@ def _broadcast(shapes: Sequence[Shape]) -> Shape | None:
 class Add(_Elementwise):
     """Sum of the inputs."""
 
-    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
         return functools.reduce(jnp.add, inputs)
 
 
@@ -61,20 +62,19 @@ class Subtract(_Elementwise):
     """The first input minus the second."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """As for other elementwise layers."""
         if len(shapes) != 2:
             raise ValueError(f"Subtract takes two inputs, got {list(shapes)}")
         return super().output_shape(*shapes)
 
-    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
         return inputs[0] - inputs[1]
 
 
 @dataclass(frozen=True)
 class Multiply(_Elementwise):
-    """Product of the inputs, such as of an image and a weight per channel (batch, 1, 1, channels)."""
+    """Product of the inputs, for example of an image and weights per channel (batch, 1, 1, channels)."""
 
-    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
         return functools.reduce(jnp.multiply, inputs)
 
 
@@ -82,29 +82,31 @@ class Multiply(_Elementwise):
 class Average(_Elementwise):
     """Mean of the inputs."""
 
-    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
         return functools.reduce(jnp.add, inputs) / len(inputs)
 
 
 @dataclass(frozen=True)
 class Maximum(_Elementwise):
-    """Largest of the inputs, value by value."""
+    """Elementwise maximum of the inputs."""
 
-    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
         return functools.reduce(jnp.maximum, inputs)
 
 
 @dataclass(frozen=True)
 class Minimum(_Elementwise):
-    """Smallest of the inputs, value by value."""
+    """Elementwise minimum of the inputs."""
 
-    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:  # noqa: D102 (as in _Elementwise)
+    def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
         return functools.reduce(jnp.minimum, inputs)
 
 
 @dataclass(frozen=True)
 class Concatenate(Layer):
-    """The inputs one after the other along `axis`."""
+    """Concatenation of the inputs along `axis`."""
+
+    several_inputs = True
 
     axis: int = -1
 
@@ -113,26 +115,27 @@ class Concatenate(Layer):
         axis = self.axis % len(shapes[0])
         cut = [shape[:axis] + shape[axis + 1 :] for shape in shapes]
         if any(not compatible(shape, cut[0]) for shape in cut):
-            raise ValueError(f"Concatenate takes inputs that differ along axis {self.axis} only, got {list(shapes)}")
+            raise ValueError(f"Concatenate takes inputs that differ only along axis {self.axis}, got {list(shapes)}")
         sizes = [shape[axis] for shape in shapes]
         total = None if None in sizes else sum(size for size in sizes if size is not None)
         return (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Concatenates."""
         return jnp.concatenate(inputs, self.axis)
 
 
 @dataclass(frozen=True)
 class Dot(Layer):
-    """Products of two inputs summed along one axis of each, example by example.
+    """Batchwise dot product of two inputs along one axis of each.
 
     The output has the other dimensions of the first input, then those of the second; two vectors give (batch, 1).
 
     Attributes:
-        axes: The axis of each input, or one for both; the batch is axis 0.
-        normalize: Whether vectors along the axes are brought to norm 1 before, which gives their cosine.
+        axes: The axis of each input, or one axis for both; the batch is axis 0.
+        normalize: Whether vectors along the axes are scaled to norm 1 first, which gives the cosine similarity.
     """
+
+    several_inputs = True
 
     axes: int | Sequence[int]
     normalize: bool = False
@@ -146,7 +149,7 @@ class Dot(Layer):
         return first % ranks[0], second % ranks[1]
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """What is left of both shapes without the axes."""
+        """The remaining dimensions of both inputs."""
         if len(shapes) != 2:
             raise ValueError(f"Dot takes two inputs, got {list(shapes)}")
         axes = self._axes(*map(len, shapes))
@@ -156,7 +159,6 @@ class Dot(Layer):
         return (shapes[0][0], *((first + second) or (1,)))
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Multiplies."""
         axes = self._axes(*(x.ndim for x in inputs))
         if self.normalize:
             inputs = tuple(unit_norm(x, axis, epsilon=1e-7) for x, axis in zip(inputs, axes, strict=True))

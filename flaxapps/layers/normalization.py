@@ -2,24 +2,33 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from flaxapps import ops
-from flaxapps.batch import Batch
-from flaxapps.layers.shapes import channel_count
-from flaxapps.recording import Layer, Shape, Weight, Weights
+from flaxapps.graph.batch import Batch
+from flaxapps.graph.symbolic import Layer, Shape, Weight, Weights
+from flaxapps.ops import primitives as ops
 
 Axes = int | Sequence[int]
 
 
 @dataclass(frozen=True)
 class BatchNormalization(Layer):
-    """Normalization over all axes but the last, with the biased variance, in float32.
+    """Normalization over all axes but `axis`, with the biased variance, in float32.
 
-    Inference and frozen layers use the moving statistics; training uses those of the batch, on all devices together,
-    and moves the others by 1 - momentum towards them.
+    Inference and frozen layers use the moving statistics. Training uses the statistics of the global batch and updates
+    the moving ones.
+
+    Attributes:
+        axis: The axis of the channels.
+        momentum: Weight of the old moving statistics in an update.
+        epsilon: Added to the variance.
+        center: Whether there is a bias.
+        scale: Whether there is a factor.
+        renorm: Whether Keras trains it by batch renormalization (Ioffe 2017), which stores more statistics. Inference
+            is the same; training is not supported here.
     """
 
     axis: int = -1
@@ -27,35 +36,43 @@ class BatchNormalization(Layer):
     epsilon: float = 1e-3
     center: bool = True
     scale: bool = True
+    renorm: bool = False
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Unchanged."""
-        if self.axis not in (-1, len(shapes[0]) - 1):
-            raise ValueError(f"Only the last axis can be normalized, got axis={self.axis} for shape {shapes[0]}")
+        self.weights(*shapes)  # raises if there is no such axis, or its size is free
         return shapes[0]
 
     def weights(self, *shapes: Shape) -> dict[str, Weight]:
         """Gamma as scale, beta as bias, and the moving mean and var."""
-        shape = (channel_count(shapes[0]),)
+        if not isinstance(self.axis, int) or self.axis % len(shapes[0]) == 0:
+            raise ValueError(f"axis should be one axis other than the batch, got {self.axis} for shape {shapes[0]}")
+        shape = _sizes(shapes[0], (self.axis,))
         trained = {"scale": Weight(shape, "ones")} if self.scale else {}
         trained |= {"bias": Weight(shape, "zeros")} if self.center else {}
-        return trained | {"mean": Weight(shape, "zeros", "batch_stats"), "var": Weight(shape, "ones", "batch_stats")}
+        kept = {"mean": Weight(shape, "zeros", "batch_stats"), "var": Weight(shape, "ones", "batch_stats")}
+        if self.renorm:
+            initial = {"moving_stddev": "ones", "renorm_mean": "zeros", "renorm_stddev": "ones"}
+            kept |= {leaf: Weight(shape, initializer, "batch_stats") for leaf, initializer in initial.items()}
+        return trained | kept
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Normalizes with the moving statistics."""
-        return self._normalize(inputs[0], weights, weights["mean"], weights["var"])
+        x = jnp.moveaxis(inputs[0], self.axis, -1)
+        return jnp.moveaxis(self._normalize(x, weights, weights["mean"], weights["var"]), -1, self.axis)
 
-    def call_training(  # noqa: D102 (as in Layer)
+    def call_training(
         self, weights: Weights, *inputs: jax.Array, make_key: Callable[[], jax.Array], batch: Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        x = inputs[0].astype(weights["mean"].dtype)
+        if self.renorm:
+            raise ValueError(f"Layer {self.name!r} has renorm=True, which does not train here: freeze the layer")
+        channels_last = jnp.moveaxis(inputs[0], self.axis, -1)
+        x = channels_last.astype(weights["mean"].dtype)
         mean = batch.mean(x)
         var = batch.mean(jnp.square(x - mean))
         moved = {
             leaf: weights[leaf] * self.momentum + value * (1 - self.momentum)
             for leaf, value in (("mean", mean), ("var", var))
         }
-        return self._normalize(inputs[0], weights, mean, var), moved
+        return jnp.moveaxis(self._normalize(channels_last, weights, mean, var), -1, self.axis), moved
 
     def _normalize(self, x: jax.Array, weights: Weights, mean: jax.Array, var: jax.Array) -> jax.Array:
         factor = jax.lax.rsqrt(var + self.epsilon)
@@ -77,7 +94,7 @@ def _sizes(shape: Shape, axes: Sequence[int]) -> tuple[int, ...]:
     """Sizes of a shape along axes.
 
     Raises:
-        ValueError: There are not so many axes, or a size is free.
+        ValueError: An axis is out of range, or its size is free.
     """
     _check_axes(shape, axes)
     sizes = tuple(size for size in (shape[axis] for axis in axes) if size is not None)
@@ -97,14 +114,26 @@ def _affine(
 
 
 def unit_norm(x: jax.Array, axes: int | tuple[int, ...], epsilon: float) -> jax.Array:
-    """Brings vectors along the axes to Euclidean norm 1, in float32 at least; norms below epsilon count as epsilon."""
-    wide = ops.at_least_float32(x)
+    """Scale vectors along the axes to Euclidean norm 1, in float32 at least; norms are at least epsilon."""
+    wide = ops.float32_at_least(x)
     squared = jnp.sum(jnp.square(wide), axes, keepdims=True)
     return (wide * jnp.minimum(jax.lax.rsqrt(squared), 1 / epsilon)).astype(x.dtype)
 
 
+class _Cutting(Layer):
+    """Base class of norms computed in float32. Keras casts the result to the input's dtype, also to integers."""
+
+    autocast = False
+    takes_integers = True
+
+    def _as_keras(self, result: jax.Array, given: Any) -> jax.Array:
+        result = result.astype(given)
+        floating = jnp.issubdtype(given, jnp.floating)
+        return result if floating else result.astype(self.dtype or jnp.float32)
+
+
 class _OverAxes(Layer):
-    """A layer with an axis or several, which Keras sorts as they are written: negative ones first."""
+    """Base class of layers over one axis or several. Keras sorts axes as written, so negative ones come first."""
 
     axis: Axes
 
@@ -118,19 +147,18 @@ class _OverAxes(Layer):
         return (self.axis,) if isinstance(self.axis, int) else tuple(sorted(self.axis))
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Unchanged."""
         _check_axes(shapes[0], self.axes)
-        self.weights(*shapes)  # raises where an array depends on a free size
+        self.weights(*shapes)  # raises if an array depends on a free size
         return shapes[0]
 
 
 @dataclass(frozen=True)
-class LayerNormalization(_OverAxes):
-    """Normalization of every example on its own over the given axes, with the biased variance, in float32.
+class LayerNormalization(_OverAxes, _Cutting):
+    """Normalization of each example over the given axes, with the biased variance, in float32.
 
-    Traps: several axes are sorted as written and the arrays have their sizes in that order. `rms_scaling` is not the
-    RMS norm: it divides by the standard deviation without subtracting the mean, has a scale even where `scale` is
-    False, and never a bias.
+    Traps: several axes are sorted as written, and the arrays have their sizes in that order. `rms_scaling` is not the
+    RMS norm: it divides by the standard deviation without subtracting the mean, has a scale even if `scale` is False,
+    and never has a bias.
     """
 
     axis: Axes = -1
@@ -146,8 +174,7 @@ class LayerNormalization(_OverAxes):
         return trained | ({"bias": Weight(shape, "zeros")} if self.center and not self.rms_scaling else {})
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Normalizes."""
-        x, axes = ops.at_least_float32(inputs[0]), self.axes
+        x, axes = ops.float32_at_least(inputs[0]), self.axes
         shape = [1] * x.ndim
         for axis in axes:
             shape[axis] = x.shape[axis]
@@ -156,15 +183,15 @@ class LayerNormalization(_OverAxes):
         )
         factor = jax.lax.rsqrt(jnp.var(x, axes, keepdims=True) + self.epsilon)
         mean = jnp.zeros_like(factor) if self.rms_scaling else jnp.mean(x, axes, keepdims=True)
-        return _affine(x, mean, factor, scale, bias).astype(inputs[0].dtype)
+        return self._as_keras(_affine(x, mean, factor, scale, bias), inputs[0].dtype)
 
 
 @dataclass(frozen=True)
-class GroupNormalization(Layer):
-    """Normalization of every example over all positions and a group of neighbouring channels, in float32.
+class GroupNormalization(_Cutting):
+    """Normalization of each example over all positions and a group of adjacent channels, in float32.
 
     Attributes:
-        groups: Number of groups; -1 makes every channel one (instance normalization).
+        groups: Number of groups; -1 for one per channel (instance normalization).
     """
 
     groups: int = 32
@@ -174,7 +201,7 @@ class GroupNormalization(Layer):
     scale: bool = True
 
     def _split(self, shape: Shape) -> tuple[int, int]:
-        """Number of groups and channels in each."""
+        """Number of groups, and channels per group."""
         (channels,) = _sizes(shape, (self.axis,))
         groups = channels if self.groups == -1 else self.groups
         if groups < 1 or channels % groups:
@@ -182,7 +209,6 @@ class GroupNormalization(Layer):
         return groups, channels // groups
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        """Unchanged."""
         self._split(shapes[0])
         return shapes[0]
 
@@ -193,8 +219,8 @@ class GroupNormalization(Layer):
         return trained | ({"bias": Weight(shape, "zeros")} if self.center else {})
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Normalizes, with the axis split into groups and the channels of each."""
-        x = ops.at_least_float32(inputs[0])
+        """Normalize, with the axis split into (groups, channels per group)."""
+        x = ops.float32_at_least(inputs[0])
         axis = self.axis % x.ndim
         split = self._split(x.shape)
         shape = [*(1,) * axis, *split, *(1,) * (x.ndim - axis - 1)]
@@ -205,27 +231,25 @@ class GroupNormalization(Layer):
         axes = tuple(each for each in range(1, grouped.ndim) if each != axis)
         factor = jax.lax.rsqrt(jnp.var(grouped, axes, keepdims=True) + self.epsilon)
         result = _affine(grouped, jnp.mean(grouped, axes, keepdims=True), factor, scale, bias)
-        return result.reshape(x.shape).astype(inputs[0].dtype)
+        return self._as_keras(result.reshape(x.shape), inputs[0].dtype)
 
 
 @dataclass(frozen=True)
 class RMSNormalization(_OverAxes):
     """Division by the root of the mean square over the given axes, in float32, times a scale.
 
-    Trap: Keras applies the scale as NumPy broadcasts it, so that axes other than the last ones cannot have different
-    sizes.
+    Trap: Keras broadcasts the scale as NumPy does, so axes other than the last must have the same size.
     """
 
+    takes_integers = True  # and returns integers, as Keras does
     axis: Axes = -1
     epsilon: float = 1e-6
 
     def weights(self, *shapes: Shape) -> dict[str, Weight]:
-        """The scale."""
         return {"scale": Weight(_sizes(shapes[0], self.axes), "ones")}
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Normalizes."""
-        x = ops.at_least_float32(inputs[0])
+        x = ops.float32_at_least(inputs[0])
         mean_square = jnp.mean(jnp.square(x), self.axes, keepdims=True)
         result = x * jax.lax.rsqrt(mean_square + self.epsilon) * weights["scale"].astype(x.dtype)
         return result.astype(inputs[0].dtype)
@@ -238,5 +262,4 @@ class UnitNormalization(_OverAxes):
     axis: Axes = -1
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Normalizes."""
         return unit_norm(inputs[0], self.axes, epsilon=1e-12)

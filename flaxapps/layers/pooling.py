@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from flaxapps import ops
-from flaxapps.layers.shapes import Window, check_images, pair
-from flaxapps.layers.windows import WindowLayer
-from flaxapps.recording import Layer, Shape, Weights
+from flaxapps.graph.shapes import Window, check_images, pair
+from flaxapps.graph.symbolic import Layer, Shape, Weights
+from flaxapps.layers.convolution import WindowLayer
+from flaxapps.ops import primitives as ops
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,17 @@ class _Pooling(WindowLayer):
 
 @dataclass(frozen=True)
 class MaxPooling2D(_Pooling):
-    """Maximum over windows; padding never wins."""
+    """Maximum over windows; padding is ignored."""
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Pools."""
         return ops.max_pool(inputs[0], pair(self.pool_size), pair(self.strides or self.pool_size), self.padding)
 
 
 @dataclass(frozen=True)
 class AveragePooling2D(_Pooling):
-    """Mean over windows; with padding "same" the mean of the pixels inside the image, as in TensorFlow."""
+    """Mean over windows. With padding "same" it is over the pixels inside the image only, as in TensorFlow."""
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Pools."""
         return ops.average_pool(inputs[0], pair(self.pool_size), pair(self.strides or self.pool_size), self.padding)
 
 
@@ -53,7 +51,6 @@ class GlobalAveragePooling2D(Layer):
         return (batch, 1, 1, channels) if self.keepdims else (batch, channels)
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Pools."""
         return jnp.mean(inputs[0], (1, 2), keepdims=self.keepdims)
 
 
@@ -62,5 +59,4 @@ class GlobalMaxPooling2D(GlobalAveragePooling2D):
     """Maximum over height and width."""
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        """Pools."""
         return jnp.max(inputs[0], (1, 2), keepdims=self.keepdims)

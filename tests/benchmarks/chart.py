@@ -13,7 +13,7 @@ from typing import Any
 # Labels and colours: two forms of ours, then what they are compared with. Others go by their names.
 LOOKS = {
     "flaxapps-fast": ("flaxapps, fast", "#00695c"),
-    "flaxapps": ("flaxapps, exact", "#4db6ac"),
+    "flaxapps": ("flaxapps, default", "#4db6ac"),
     "onnxruntime": ("ONNX Runtime", "#37474f"),
     "keras-tensorflow": ("Keras on TensorFlow", "#78909c"),
     "torch": ("torch", "#a7b5bc"),

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from flaxapps.demo import fetch_demo
+from flaxapps.demo.photos import fetch_demo
 from tests.benchmarks.loading import median, spread, take_turns
 from tests.benchmarks.training import machine
 
@@ -27,9 +27,12 @@ batch = 32  # what Keras's and torch's loaders take by default or in most exampl
 """
 OURS = """
 import flaxapps
-from flaxapps.allocation import keep_freed_memory
-from flaxapps.inference import predict_batches, usual_batch_size
-from flaxapps.photos import find_photos, photo_format, read_photos
+from flaxapps.runtime.process import keep_freed_memory
+from flaxapps.cli.options import usual_batch_size
+from flaxapps.inference.predict import predict_batches
+from flaxapps.photos.files import find_photos
+from flaxapps.photos.photo import Resizing
+from flaxapps.photos.reading import photo_format, read_photos
 from flaxapps.resnet50 import ResNet50
 keep_freed_memory()  # this and the rest as `flaxapps predict` does
 network = ResNet50(weights=None)
@@ -37,12 +40,12 @@ model, variables = flaxapps.optimize(*network, mode="fast")
 
 def classify(paths):
     batch = usual_batch_size()
-    photos = read_photos(paths, photo_format(model), interpolation="bilinear", draft=True, batch_size=batch)
+    photos = read_photos(paths, photo_format(model), Resizing(draft=True), batch_size=batch)
     arrays = (arrays for _, arrays in photos)
     scores = predict_batches(model, variables, arrays, batch_size=batch, preprocess="caffe")
     return sum(len(rows[0]) for rows in scores)
 
-paths = find_photos([folder])
+paths = find_photos([folder]).photos
 run = lambda count: classify(paths[:count])
 """
 KERAS = """

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.peers import OPENERS, SIZES, cores, onnx_path
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 OURS = "flaxapps"
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
+
 PACKAGES = ("jax", "jaxlib", "flax", "h5py", "numpy")
 MEGABYTE = 1e6
 
@@ -66,7 +67,7 @@ print(json.dumps({"seconds": time.perf_counter() - start}))
 RESNET50 = """
 import json, sys, time
 import jax, weight_port
-from flaxapps.network import on_device
+from flaxapps.model import on_device
 from flaxapps.registry import build_model
 model = build_model("resnet50")
 jax.block_until_ready(jax.device_put(0.0))

@@ -46,12 +46,12 @@ def cores() -> int:
 
 
 def open_flaxapps(network: str, size: int, variant: str, folder: str) -> Run:
-    """Ours, compiled for each batch that comes: "plain", "exact", "fast", or "fast-bfloat16" for its 1x1 layers."""
+    """Ours, compiled for each batch that comes: "plain", "default", "fast", or "fast-bfloat16" for its 1x1 layers."""
     import jax
 
     import flaxapps
-    from flaxapps.allocation import keep_freed_memory
     from flaxapps.registry import build_model
+    from flaxapps.runtime.process import keep_freed_memory
 
     keep_freed_memory()  # as the command line does
 
@@ -153,7 +153,7 @@ def onnx_path(network: str, size: int, folder: str) -> Path:
 
 
 OPENERS: dict[str, tuple[str, Callable[[str, int, str, str], Run], str]] = {
-    "flaxapps": ("flaxapps", open_flaxapps, "exact"),
+    "flaxapps": ("flaxapps", open_flaxapps, "default"),
     "flaxapps-fast": ("flaxapps", open_flaxapps, "fast"),
     "flaxapps-plain": ("flaxapps", open_flaxapps, "plain"),
     "flaxapps-fast-bfloat16": ("flaxapps", open_flaxapps, "fast-bfloat16"),

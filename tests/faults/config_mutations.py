@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 Path = tuple[Any, ...]
+KEYS = ("__proto__", "__class__", "__init__", "constructor", "self", "kind", "name", "x" * 10_000, "", "\x00", "config")
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 1 << 31, -(1 << 31), 1 << 63, 10**30, 0.5, -0.0, 1e308, float("nan"),
     float("inf"), "", "same", "valid", "relu", "float16", "int8", "complex64", "no such thing", "../../etc/passwd",
     "__import__('os')", "\x00", "é" * 1000, [], [0], [-1, -1], [1, 2, 3, 4, 5], [[]], [None] * 5, [1 << 40, 1 << 40],
     {}, {"class_name": "Lambda", "config": {}}, {"class_name": "__keras_tensor__", "config": {"keras_history": ["x"]}},
-)  # fmt: skip # a list to read along, not down
+    "x" * 100_000, "2.2.4", "3.0.0", "NaN", {"__proto__": {"filters": 1}}, [["source", 0, 0]], ["source", -1, 0], [{}],
+)  # fmt: skip # kept on few lines on purpose
 
 
 def paths(value: Any, above: Path = ()) -> Iterator[Path]:
@@ -40,7 +42,9 @@ def one_change(config: Any, source: random.Random) -> tuple[object, Any]:
     everywhere = list(paths(changed))
     path, other = source.choice(everywhere), source.choice(everywhere)
     above, key = at(changed, path[:-1]), path[-1]
-    change = source.choice(("value", "value", "value", "gone", "doubled", "swapped", "like another", "nested"))
+    change = source.choice(
+        ("value", "value", "value", "gone", "doubled", "swapped", "like another", "nested", "key", "added", "same name")
+    )
     if change == "value":
         above[key] = copy.deepcopy(source.choice(VALUES))
     elif change == "gone":
@@ -51,6 +55,18 @@ def one_change(config: Any, source: random.Random) -> tuple[object, Any]:
         above[key], at(changed, other[:-1])[other[-1]] = at(changed, other), above[key]
     elif change == "like another":
         above[key] = copy.deepcopy(at(changed, other))
+    elif change == "key" and isinstance(above, dict):
+        above[source.choice(KEYS)] = above.pop(key)
+        key = None
+    elif change == "added" and isinstance(above, dict):
+        key = source.choice(KEYS)
+        above[key] = copy.deepcopy(source.choice(VALUES))
+    elif change == "same name":
+        names = [each for each in everywhere if each[-1] == "name" and isinstance(at(changed, each), str)]
+        if names:
+            path, other = source.choice(names), source.choice(names)
+            at(changed, path[:-1])["name"] = at(changed, other)
+        key = None
     else:
         above[key] = [above[key]] if source.random() < 0.5 else {"class_name": "Functional", "config": above[key]}
     return (change, path, str(above[key] if change == "value" else other)[:80]), changed

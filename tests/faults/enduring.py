@@ -67,7 +67,7 @@ def open_files() -> int:
 
 def endure(call: Callable[[], None], minutes: float | None, calls: int | None) -> Endured:
     """Calls for so many minutes, or so many times."""
-    from flaxapps import inference
+    from flaxapps.inference import predict as inference
 
     began, memory, files = time.monotonic(), list[float](), list[int]()
     while len(memory) < calls if calls else time.monotonic() - began < 60 * (minutes or 0):
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from flaxapps import inference
+    from flaxapps.inference import predict as inference
 
     if options.unbounded:
         inference._program = functools.lru_cache(maxsize=None)(inference._program.__wrapped__)

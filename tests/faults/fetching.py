@@ -7,9 +7,9 @@ import resource
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from tests.places import ROOT
 from weight_port.download import fetch_file
 from weight_port.errors import DownloadError
 from weight_port.published import PublishedFile
@@ -21,8 +21,7 @@ def start(file: PublishedFile, *, largest: int | None = None, unprivileged: bool
     """A process that fetches `file`, may write no file beyond `largest` bytes, and is not root if `unprivileged`."""
     task = json.dumps({"file": dataclasses.asdict(file), "largest": largest, "unprivileged": unprivileged})
     command = [sys.executable, "-m", "tests.faults.fetching", task]
-    repository = Path(__file__).parents[2]
-    return subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def result(process: "subprocess.Popen[str]") -> str:

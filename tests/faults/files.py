@@ -97,7 +97,8 @@ def with_config(kind: str, text: str) -> bytes:
         return archive_mutations.packed(list(members.items()))
     stream = io.BytesIO(contents()[kind])
     with h5py.File(stream, "a") as file:
-        file.attrs["model_config"] = np.bytes_(content)
+        # Attributes of a fixed length have a limit of 64 KiB, those that Keras writes have not.
+        file.attrs["model_config"] = np.bytes_(content) if len(content) < 1 << 15 else content.replace(b"\0", b" ")
     return stream.getvalue()
 
 

@@ -1,5 +1,6 @@
 """Photos that are damaged, odd or hostile, through `flaxapps predict`: the others are predicted as without them."""
 
+import contextlib
 import csv
 import io
 import random
@@ -12,14 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 import flaxapps
 from flaxapps import Input, Model, layers
 from tests.faults.hdf5_mutations import blocks, cut, lengths, some_bytes
 from tests.faults.report import Row, at_most, tally
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 SIZE = 48
 LIKE_PIXELS, NAMED = "predicted as its pixels", "named and left out"
 Photo = tuple[str, bytes]  # its name's ending, and its bytes
@@ -123,7 +124,7 @@ def predictions(folder: Path, model: Path, *options: str) -> tuple[int, dict[str
     output = folder.with_suffix(".csv")
     output.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flaxapps", "predict", str(folder), "--model", str(model), "--format", "csv"]
-    command += ["--output", str(output), "--exact", "--top", "4", "--preprocess", "tf", *options]
+    command += ["--output", str(output), "--optimize", "default", "--top", "4", "--preprocess", "tf", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if not output.exists():
         return done.returncode, {}, done.stderr
@@ -165,9 +166,15 @@ def outcomes(photos: dict[str, Photo], folder: Path, model: Path) -> Iterator[tu
 
 
 def read_by_pillow(content: bytes) -> Image.Image | None:
-    """The pixels, by Pillow alone; None where it refuses."""
+    """The pixels, upright and with 8 bits, by Pillow alone; None where it refuses."""
     try:
-        return Image.open(io.BytesIO(content)).convert("RGB")
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        with contextlib.suppress(Exception):  # damaged EXIF is none
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits
+            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        return image.convert("RGB")
     except Exception:
         return None
 

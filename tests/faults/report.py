@@ -13,6 +13,7 @@ SECTIONS = {
     "training": "runs that are killed, ended, or out of disk",
     "resuming": "checkpoints that are broken, data that has changed, numbers that are none",
     "attacks": "model files made to do harm",
+    "dialects": "files of old versions of Keras: configurations, attributes and bytes changed",
     "images": "photos that are damaged, odd or hostile, through `flaxapps predict`",
     "files": "damaged weight and model files, each read by a process of its own",
     "enduring": "half an hour of predictions, thousands of models loaded: memory and open files",

@@ -15,8 +15,7 @@ import numpy as np
 import optax
 from PIL import Image
 
-import train
-from flaxapps import Input, Model, layers
+from flaxapps import Input, Model, layers, train
 from tests.faults.report import Row, at_most, outcome_of, tally
 from tests.train.small import fit, small_data, small_model
 
@@ -38,13 +37,17 @@ def larger_model() -> Model:
     return Model(x, layers.Dense(4, activation="softmax", name="head")(layers.GlobalAveragePooling2D(name="pool")(y)))
 
 
-def run(folder: Path, stop_at: int | None = None, **options: Any) -> Any:
+def run(folder: Path, stop_at: int | None = None, resume: bool = False, **options: Any) -> Any:
     def stop(event: object) -> None:
         if isinstance(event, train.StepEnd) and event.step == stop_at:
             raise StoppedError
 
-    arguments = {"optimizer": optax.adam(0.01), "epochs": EPOCHS, "checkpoint_every": 1, "callbacks": [stop], **options}
-    return fit(arguments.pop("data", small_data(16 * BATCHES)), checkpoint_dir=folder, **arguments)[0]
+    arguments = {"optimizer": optax.adam(0.01), "epochs": EPOCHS, "callbacks": [stop], **options}
+    return fit(
+        arguments.pop("data", small_data(16 * BATCHES)),
+        checkpoint_dir=train.CheckpointFolder(folder, every=1, resume=resume),
+        **arguments,
+    )[0]
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 EPOCHS, BATCHES = 3, 5
 EVENTS = EPOCHS * (BATCHES + 1)  # the run tells of every step and every epoch
-PRELOADED = ["jax", "flax", "grain", "optax", "orbax.checkpoint", "train", "tests.train.small"]
+PRELOADED = ["jax", "flax", "grain", "optax", "orbax.checkpoint", "flaxapps.train", "tests.train.small"]
 
 
 def run(folder: str, final: str, cache: str, told: Connection, full_disk: tuple[int, int] | None = None) -> None:
@@ -29,7 +29,7 @@ def run(folder: str, final: str, cache: str, told: Connection, full_disk: tuple[
     jax.config.update("jax_num_cpu_devices", 1)
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    import train
+    from flaxapps import train
     from tests.train import small
 
     events = 0
@@ -48,9 +48,7 @@ def run(folder: str, final: str, cache: str, told: Connection, full_disk: tuple[
             small.small_model(dropout=0.5),
             optimizer=optax.adam(0.01),
             epochs=EPOCHS,
-            checkpoint_dir=folder,
-            checkpoint_every=1,
-            resume=True,
+            checkpoint_dir=train.CheckpointFolder(folder, every=1, resume=True),
             callbacks=[tell],
         )
     except train.CheckpointError as error:

@@ -159,7 +159,7 @@ def test_classes_that_are_not_there(explanation, classes):
 def test_models_that_do_not_classify(explanation):
     image = Input((6, 5, 3))
     model = Model(image, layers.Conv2D(2, 3, name="features")(image))
-    with pytest.raises(ValueError, match=r"\(None, 6, 5, 3\) to \(None, 4, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"\(None, 6, 5, 3\) and output \(None, 4, 3, 2\)"):
         explanation(model, model.init_variables(), images())
 
 

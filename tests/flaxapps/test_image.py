@@ -169,7 +169,7 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_file_without_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("flaxapps.image.LARGEST_FILE", 1 << 22)
+    monkeypatch.setattr("flaxapps.runtime.image_files.LARGEST_FILE", 1 << 22)
     with pytest.raises(ImageError, match=r"/dev/zero: more than 4,194,304 bytes, too many for a photo"):
         load_img("/dev/zero")
 

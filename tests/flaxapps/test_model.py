@@ -564,6 +564,20 @@ def test_training_true_at_a_call_trains_always():
     assert set(np.unique(output)) == {0, 2}
 
 
+def test_train_and_training_are_one_argument():
+    node = Input((1000,))
+    inner = Model(node, layers.Dropout(0.5)(node))
+    images, keys = np.ones((1, 1000), np.float32), {"dropout": jax.random.key(0)}
+    for word in ("train", "training"):
+        assert set(np.unique(inner.apply({}, images, **{word: True}, rngs=keys))) == {0, 2}
+        outer = Model(node, inner(node, **{word: False}))
+        assert set(np.unique(outer.apply({}, images, train=True, rngs=keys))) == {1}
+    with pytest.raises(ValueError, match="train=True and training=False"):
+        inner.apply({}, images, train=True, training=False)
+    with pytest.raises(ValueError, match="no `frozen`"):
+        inner(node, frozen=frozenset({"dropout"}))
+
+
 FROZEN = [
     (classifier, frozenset(), set()),
     (classifier, frozenset({"norm"}), {("norm",)}),

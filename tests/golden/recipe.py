@@ -2,7 +2,7 @@
 
 Recipe (numpy only, Python 3.7+): weight j of layer i (i = index in model.layers) is drawn from
 RandomState(crc32("seed/i/j")): kernels N(0, sqrt(2 / fan_in)), fan_in = all dims but the last
-(depthwise: kh*kw), biases N(0, .05), gamma U(.4, .8), beta N(0, .1), mean N(0, .1), variance U(.8, 1.2).
+(depthwise: kh*kw), biases N(0, .05), counts 7, gamma U(.4, .8), beta N(0, .1), mean N(0, .1), variance U(.8, 1.2).
 """
 
 import zlib
@@ -15,6 +15,8 @@ def weight(seed, i, j, name, shape):
     n = name.lower()
     if "variance" in n:
         w = r.uniform(0.8, 1.2, shape)
+    elif n == "count":
+        w = np.full(shape, 7.0)
     elif "gamma" in n:
         w = r.uniform(0.4, 0.8, shape)
     elif "beta" in n or "mean" in n:

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import optax
 
-import train
-from flaxapps import distributed
-from flaxapps.distributed import add_distributed, is_first, join_processes
+from flaxapps import train
+from flaxapps.cli.options import add_distributed, join_processes
+from flaxapps.runtime import distributed
+from flaxapps.runtime.distributed import is_first
 from tests.train import small
 
 BATCHES = 5  # in an epoch, the last of 4 examples
@@ -26,9 +27,7 @@ def fit(folder: Path, epochs: int, **options: Any) -> dict[str, Any]:
         optimizer=optax.sgd(0.05, momentum=0.9),
         epochs=epochs,
         validation_data=small.small_data(21, seed=1),
-        checkpoint_dir=folder,
-        checkpoint_every=1,
-        resume=True,
+        checkpoint_dir=train.CheckpointFolder(folder, every=1, resume=True),
         **options,
     )
     leaves = jax.tree_util.tree_leaves_with_path(result.variables)

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import optax
 
-import train
-from flaxapps import Input, Model, layers
+from flaxapps import Input, Model, layers, train
 
 CLASSES = 4
 SGD = optax.sgd(0.05, momentum=0.9)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.figures import TRAINING, VALIDATION, write_confusion, write_curves
+from flaxapps.train.figures import TRAINING, VALIDATION, write_confusion, write_curves
 
 
 def colours(path: Path) -> set[str]:

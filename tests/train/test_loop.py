@@ -1,6 +1,8 @@
 """fit: what it returns, what it is told, what it refuses, and that the same seed gives the same bits."""
 
+import gc
 import threading
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-import train
+from flaxapps import train
+from flaxapps.train.devices.placement import STEPS_KEPT
+from flaxapps.train.step.step import train_step
 from tests.train.small import CLASSES, assert_close, assert_same, fit, small_data, small_model
-from train.steps import train_step
 
 DATA = small_data(36)
 ONE = jax.devices()[:1]
@@ -61,7 +64,7 @@ def test_training_learns_and_validation_is_exact():
     assert result.history["loss"][-1] < 0.8 * result.history["loss"][0]
     assert set(result.history) == {
         "loss", "accuracy", "confusion_matrix", "val_loss", "val_accuracy", "val_confusion_matrix"
-    }  # fmt: skip # a list to read along, not down
+    }  # fmt: skip # kept on few lines on purpose
     outputs = model.apply(result.variables, validation[0])
     assert result.history["val_accuracy"][-1] == np.mean(np.argmax(outputs, -1) == validation[1])
     assert np.sum(result.history["val_confusion_matrix"][-1]) == 21
@@ -94,7 +97,7 @@ def test_accumulation_and_remat_change_nothing(options):
     model = small_model()
     frozen = train.frozen_layers(model, names=["norm1", "norm2"])  # statistics are those of each part
     usual, losses = fit(DATA, model, frozen=frozen, devices=ONE)
-    result, same = fit(DATA, model, frozen=frozen, devices=ONE, **options)
+    result, same = fit(DATA, model, frozen=frozen, devices=ONE, computation=train.Computation(**options))
     np.testing.assert_allclose(same, losses, rtol=1e-5)
     assert_close(result.variables, usual.variables)
 
@@ -146,7 +149,7 @@ def test_batches_from_elsewhere():
     batches = [(DATA[0][:10], DATA[1][:10]), (DATA[0][10:], DATA[1][10:])]
     _, losses = fit(batches, epochs=2, devices=ONE)
     assert len(losses) == 4
-    with pytest.raises(ValueError, match="read"):
+    with pytest.raises(ValueError, match="exhausted and cannot start again"):
         fit(iter(batches), epochs=2, devices=ONE)
 
 
@@ -162,7 +165,7 @@ def test_events_come_in_order_and_a_callback_can_stop():
     assert [type(event).__name__ for event in events] == (["StepEnd"] * 3 + ["EpochEnd"]) * 2
     assert [(each.step, each.epoch, each.batch, each.examples) for each in steps[3:]] == [
         (4, 1, 1, 16), (5, 1, 2, 16), (6, 1, 3, 4)
-    ]  # fmt: skip # a list to read along, not down
+    ]  # fmt: skip # kept on few lines on purpose
     assert events[-1].history == result.history
     assert result.stopped == "callback"
 
@@ -200,6 +203,27 @@ def test_when_to_stop(monitor, values, patience, stops):
     assert train.EarlyStopping(monitor, patience=patience).should_stop({monitor: values}) is stops
 
 
+@pytest.mark.parametrize(
+    ("monitor", "options", "says"),
+    [
+        ("val_loss", {}, "'val_loss', but the run has accuracy, loss; give validation_data"),
+        ("val_acc", {"validation_data": DATA}, "'val_acc', but the run has accuracy, loss, val_accuracy, val_loss"),
+        ("confusion_matrix", {"metrics": ("confusion_matrix",)}, "'confusion_matrix', but the run has loss"),
+        ("accuracy", {"loss": "mse"}, None),
+    ],
+)
+def test_early_stopping_on_what_is_not_there_is_an_error_before_the_first_step(monitor, options, says):
+    """Keras warns in every epoch and trains on."""
+    steps = []
+    options |= {"early_stopping": train.EarlyStopping(monitor), "callbacks": [steps.append]}
+    if says is None:  # four outputs are compared as classes, whatever the loss
+        fit((DATA[0], np.eye(CLASSES, dtype="f4")[DATA[1]]), **options)
+        return
+    with pytest.raises(ValueError, match=says):
+        fit(DATA, **options)
+    assert steps == []
+
+
 def test_nan_stops_with_the_step():
     images = DATA[0].copy()
     images[:] = np.where(np.arange(36)[:, None, None, None] == 7, np.nan, images)
@@ -211,8 +235,8 @@ def test_nan_stops_with_the_step():
 
 def test_everything_wrong_is_listed():
     with pytest.raises(ValueError, match="arguments") as error:
-        fit(DATA, batch_size=0, epochs=-1, metrics=("precision",), parallel="tpu", resume=True)
-    for part in ("batch_size", "epochs", "precision", "tpu", "checkpoint_dir"):
+        fit(DATA, batch_size=0, epochs=-1, metrics=("precision",), parallel="tpu")
+    for part in ("batch_size", "epochs", "precision", "tpu"):
         assert part in str(error.value)
     named = train.ArrayDataset(*DATA, class_names=[*"abcde"])
     with pytest.raises(ValueError, match="5 classes"):
@@ -228,3 +252,15 @@ def test_another_thread_can_fit():
     thread.start()
     thread.join()
     assert results
+
+
+def test_steps_of_dead_optimizers_are_freed():
+    """Twenty runs in one process, as in a search over rates, kept twenty compiled steps."""
+    model, optimizers = small_model(), []
+    for rate in range(1, STEPS_KEPT + 2):
+        optimizer = optax.sgd(rate / 100)
+        optimizers.append(weakref.ref(optimizer.update))
+        fit(DATA, model, optimizer=optimizer, devices=ONE)
+        del optimizer
+    gc.collect()
+    assert [each() is None for each in optimizers] == [True, *[False] * STEPS_KEPT]

@@ -8,8 +8,7 @@ import optax
 import pytest
 from PIL import Image
 
-import train
-from flaxapps import Input, Model, layers
+from flaxapps import Input, Model, layers, train
 from flaxapps.inception_v3 import features
 from tests.networks import recipe_variables
 from tests.train.small import assert_same

@@ -8,13 +8,12 @@ import selectors
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import h5py
 
+from tests.places import ROOT
 from weight_port.layout import is_nested
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 10
 SUFFIXES = [".keras", ".h5", ".weights.h5"]
 

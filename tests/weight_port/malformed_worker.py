@@ -50,7 +50,7 @@ def described(tree):
 
 def whole_model(path):
     """The weights of the model that the file itself describes."""
-    from flaxapps.importing import load_architecture
+    from flaxapps.saving.load import load_architecture
 
     return described(load_weights(path, load_architecture(path)))
 
@@ -77,8 +77,6 @@ def outcome(path, ways):
 def main():
     description = json.loads(sys.stdin.readline())
     if description is None:
-        import flaxapps.importing  # noqa: F401  (before the limit of memory)
-
         ways = {"model": whole_model}
     else:
         model = model_from(description)

@@ -7,7 +7,6 @@ import sys
 import tracemalloc
 import zipfile
 from functools import cache
-from pathlib import Path
 
 import h5py
 import jax
@@ -15,11 +14,12 @@ import numpy as np
 import pytest
 
 import flaxapps
-from flaxapps.importing import load_architecture
+from flaxapps.saving.load import load_architecture
+from tests.places import ROOT
 from tests.weight_port.malformed import SUFFIXES, saved_by_keras
 from tests.weight_port.test_loading import assert_same, in_keras, nested, ours, plain, repack, rows, write_legacy
 from weight_port import WeightError, load_weights, read_config, readers
-from weight_port.arrays import StoredArray
+from weight_port.hdf5.arrays import StoredArray
 from weight_port.readers import open_weights
 
 
@@ -378,6 +378,5 @@ def test_needs_no_jax_and_no_keras():
         "import weight_port\n"
         "print(weight_port.load_weights.__module__)"
     )
-    root = Path(__file__).parents[2]
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root).stdout
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert output == "weight_port.loading\n"

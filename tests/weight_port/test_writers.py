@@ -15,10 +15,10 @@ import weight_port
 from flaxapps import Input, Model, layers
 from flaxapps.registry import build_model
 from tests.imported import keras_outputs, randomise
-from tests.networks import VARIANTS, recipe_variables, relative_difference
+from tests.networks import VARIANTS, fresh_keras, recipe_variables, relative_difference
 from weight_port import WeightError
 from weight_port.layout import all_targets
-from weight_port.writers import ATTRIBUTE_LIMIT
+from weight_port.writers import ATTRIBUTE_LIMIT, leaves
 
 FORMS = ["weights.h5", "h5"]
 Weight = namedtuple("Weight", "shape collection", defaults=["params"])
@@ -60,9 +60,7 @@ def small_variables(seed=0):
 
 def structure():
     """A Keras model with two classes of nested models, a shared layer, and layers without weights."""
-    import keras
-
-    keras.backend.clear_session()
+    keras = fresh_keras()
     x = keras.Input((8, 8, 3))
     y = keras.layers.SeparableConv2D(3, 3, padding="same")(keras.layers.Dropout(0.5)(x))
     inner = keras.Model(x, keras.layers.BatchNormalization(scale=False)(y), name="inner")
@@ -158,10 +156,9 @@ def test_networks(name, variant, tmp_path):
             keras.backend.clear_session()
             network = getattr(keras.applications, info.function)(weights=None, include_top=False)
             network.load_weights(path)
-            for weight, (collection, layer, leaf) in zip(
-                network.weights, [target.path for target in all_targets(model.layers)], strict=True
-            ):
-                np.testing.assert_array_equal(np.asarray(weight), variables[collection][layer][leaf])
+            ours = dict(leaves(variables))
+            for weight, target in zip(network.weights, all_targets(model.layers), strict=True):
+                np.testing.assert_array_equal(np.asarray(weight), ours[target.path])
         path.unlink()
 
 

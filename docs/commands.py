@@ -1,0 +1,101 @@
+"""MkDocs hook: generate a page for each command from its parser, so that the site and `--help` say the same."""
+
+import argparse
+import re
+from collections.abc import Iterator
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from flaxapps.cli.commands import new_flaxapps_parser
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Adds the pages of the commands to the navigation, below the overview."""
+    for entry in config.nav or []:
+        if isinstance(entry, dict) and "Commands" in entry:
+            entry["Commands"] = ["commands/index.md", *({name: f"commands/{name}.md"} for name in commands())]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages to the written ones."""
+    for path, content in pages():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Returns the parser of every command by its name."""
+    (action,) = (each for each in new_flaxapps_parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Yields the path in `docs` and the text of every page."""
+    parsers = commands()
+    rows = [f"| [{name}]({name}.md) | {escaped(summary(parser))} |" for name, parser in parsers.items()]
+    yield "commands/index.md", "\n".join(["# Commands", "", "| command | |", "|---|---|", *rows, "", shared(parsers)])
+    for name, parser in parsers.items():
+        yield f"commands/{name}.md", page(name, parser)
+
+
+def shared(parsers: dict[str, argparse.ArgumentParser]) -> str:
+    """Formats the table of the options that several commands have."""
+    where: dict[str, list[str]] = {}
+    for name, parser in parsers.items():
+        for action in parser._actions:
+            if action.option_strings and action.help != argparse.SUPPRESS and action.dest != "help":
+                where.setdefault(action.option_strings[0], []).append(name)
+    rows = [f"| `{option}` | {', '.join(names)} |" for option, names in where.items() if len(names) > 1]
+    return "\n".join(["## Options of several commands", "", "| option | commands |", "|---|---|", *rows, ""])
+
+
+def page(name: str, parser: argparse.ArgumentParser) -> str:
+    """Formats the page of a command."""
+    lines = [f"# flaxapps {name}", "", parser.description or "", ""]
+    examples, notes = split_epilog(parser.epilog or "")
+    if examples:
+        lines += ["```sh", examples, "```", ""]
+    for group in parser._action_groups:
+        actions = [each for each in group._group_actions if each.help != argparse.SUPPRESS and each.dest != "help"]
+        if actions:
+            title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title)
+            rows = [f"| {spelled(action)} | {described(action, parser)} |" for action in actions]
+            lines += [f"## {str(title).capitalize()}", "", group.description or "", "", "| | |", "|---|---|", *rows, ""]
+    if notes:
+        lines += ["## Notes", "", "```text", notes, "```", ""]
+    return "\n".join(lines)
+
+
+def split_epilog(epilog: str) -> tuple[str, str]:
+    """Splits the end of a help text into the examples, and what follows them."""
+    text = epilog.partition("examples:\n")[2]
+    examples, *notes = re.split(r"\n\n(?=\S)", text, maxsplit=1)  # examples are indented
+    return "\n".join(line.removeprefix("  ") for line in examples.splitlines()), "\n".join(notes).strip()
+
+
+def spelled(action: argparse.Action) -> str:
+    """Formats an argument as it is typed."""
+    if not action.option_strings:
+        return f"`{action.metavar or action.dest}`"
+    values = action.metavar or ("" if action.nargs == 0 else "|".join(map(str, action.choices or ())))
+    if isinstance(values, tuple):
+        values = " ".join(values)
+    return escaped(f"`{', '.join(action.option_strings)}{f' {values}' if values else ''}`")
+
+
+def described(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    """Formats the help of an argument, with its defaults filled in."""
+    text = parser._get_formatter()._expand_help(action) if action.help else ""
+    return escaped(text)
+
+
+def summary(parser: argparse.ArgumentParser) -> str:
+    """Returns the first sentence of a description."""
+    return re.split(r"(?<=\.)\s", " ".join((parser.description or "").split()), maxsplit=1)[0]
+
+
+def escaped(text: str) -> str:
+    """Escapes what would end a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")

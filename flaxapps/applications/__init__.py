@@ -1,0 +1,1 @@
+"""Code that all networks share: signature, building, loading, facts, ImageNet utilities."""

@@ -1,0 +1,3 @@
+"""Command line of flaxapps, flaxapps.train and weight_port."""
+
+from flaxapps.cli.commands import main as main

@@ -1,0 +1,263 @@
+"""`flaxapps evaluate`: accuracy of a network on labelled photos, overall and by class."""
+
+import argparse
+import csv
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flaxapps.cli.models import resolve_model
+from flaxapps.cli.options import (
+    add_distributed,
+    add_model,
+    add_reading,
+    given_resizing,
+    join_processes,
+    positive,
+    usual_batch_size,
+)
+from flaxapps.inference.predict import predict
+from flaxapps.photos.labelled import find_labelled, match_labels
+from flaxapps.photos.photo import PhotoFormat
+from flaxapps.photos.reading import read_photos
+from flaxapps.runtime.console import describe_error, new_table, open_console
+from flaxapps.runtime.distributed import is_first, share_of, sum_over_processes
+from flaxapps.runtime.files import replacing
+from flaxapps.runtime.process import keep_compilations
+from flaxapps.runtime.progress import PhotoProgress
+from flaxapps.transforms.optimize import optimize
+
+CLASSES_SHOWN = 50  # in the table; CSV and JSON list all
+AT_A_TIME = 16  # batches whose scores are held in memory together
+
+
+class ClassAccuracy(NamedTuple):
+    """Prediction counts of one class.
+
+    Attributes:
+        name: The class.
+        photos: Number of photos.
+        top1: Number of photos whose highest score is the class.
+        top5: Number of photos with the class among the five highest scores.
+        taken_for: The most frequent wrong prediction; None if there is none.
+        mistakes: Number of photos with that prediction.
+    """
+
+    name: str
+    photos: int
+    top1: int
+    top5: int
+    taken_for: str | None
+    mistakes: int
+
+
+class Tally:
+    """Running counts of correct predictions.
+
+    Attributes:
+        confusion: Number of photos by true class (row) and predicted class (column).
+        top5: Number of photos by true class, with it among the five highest scores.
+    """
+
+    def __init__(self, classes: int):
+        self.confusion = np.zeros((classes, classes), np.int64)
+        self.top5 = np.zeros(classes, np.int64)
+
+    def add(self, scores: NDArray[Any], labels: Sequence[int]) -> None:
+        """Adds photos, given their scores (photos, classes) and the indices of their classes.
+
+        Ties count as in Keras: a class is among the top five if fewer than five scores exceed its own.
+        """
+        true = np.asarray(labels, np.int64)
+        np.add.at(self.confusion, (true, scores.argmax(axis=1)), 1)
+        own = np.take_along_axis(scores, true[:, None], axis=1)
+        # A NaN score of the class itself ranks below all others.
+        above = (scores > np.where(np.isnan(own), -np.inf, own)).sum(axis=1)
+        np.add.at(self.top5, true, above < 5)
+
+    def sum_over_processes(self) -> None:
+        """Adds up the counts of all processes. A collective: every process must call it."""
+        self.confusion = sum_over_processes(self.confusion)
+        self.top5 = sum_over_processes(self.top5)
+
+    @property
+    def photos(self) -> int:
+        """Number of photos counted."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """Top-1 and top-5 accuracy, from 0 to 1; NaN without photos."""
+        count = self.photos or np.nan
+        return float(self.confusion.trace() / count), float(self.top5.sum() / count)
+
+    def by_class(self, names: Sequence[str]) -> list[ClassAccuracy]:
+        """Returns the counts of the classes that had photos, in the order of the outputs."""
+        rows = []
+        for index in map(int, np.flatnonzero(self.confusion.sum(axis=1))):
+            wrong = self.confusion[index].copy()
+            right, wrong[index] = int(wrong[index]), 0
+            taken = names[int(wrong.argmax())] if wrong.any() else None
+            photos = int(self.confusion[index].sum())
+            rows.append(ClassAccuracy(names[index], photos, right, int(self.top5[index]), taken, int(wrong.max())))
+        return rows
+
+
+def evaluate_photos(arguments: argparse.Namespace) -> int:
+    """Measures the accuracy of a model and prints or writes it. Several processes take a share of the photos each.
+
+    Returns:
+        The exit code: 1 if photos could not be read, else 0.
+
+    Raises:
+        ValueError: The model does not classify photos, or labels or arguments do not fit it.
+        OSError: A file does not exist, or cannot be read or written.
+    """
+    labelled = find_labelled(arguments.data, arguments.truth)
+    with ExitStack() as stack:
+        output = stack.enter_context(replacing(arguments.output)) if arguments.output and is_first() else sys.stdout
+        resolved = resolve_model(
+            arguments.model,
+            weights=arguments.weights,
+            size=[arguments.crop] * 2 if arguments.crop else arguments.size,
+            labels=arguments.labels,
+            preprocess=arguments.preprocess,
+            resizing=given_resizing(arguments),
+        )
+        form, classes, preprocess = resolved.photo_format, resolved.classes, resolved.preprocess
+        _check_resize(arguments, form)
+        indices, titles = match_labels([label for _, label in labelled], resolved.class_names, classes)
+        model, variables = optimize(resolved.model, resolved.load())
+        label_of = dict(zip((photo.path for photo in labelled), indices, strict=True))
+        tally = Tally(classes)
+        own = share_of(list(label_of))
+        batch_size = arguments.batch_size or usual_batch_size()
+        batches = read_photos(
+            own,
+            form,
+            resolved.resizing._replace(resize=arguments.resize),
+            batch_size=batch_size,
+            unreadable=lambda _, error: progress.fail(describe_error(error)),
+        )
+        options: dict[str, Any] = {"batch_size": batch_size, "preprocess": preprocess, "optimize": None}
+        with PhotoProgress("Evaluating", len(own)) as progress:
+            for files, arrays in _in_groups(batches, AT_A_TIME):
+                scores = predict(model, variables, iter(arrays), **options)
+                tally.add(scores, [label_of[file] for file in files])
+                progress.advance(len(files))
+        tally.sum_over_processes()
+        write_evaluation(output, arguments.format, tally, titles)
+    failed = len(label_of) - tally.photos
+    if failed:
+        print(f"flaxapps: {failed} of {len(label_of)} images could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def write_evaluation(stream: IO[str], form: str, tally: Tally, names: Sequence[str]) -> None:
+    """Writes accuracies.
+
+    Args:
+        stream: Output.
+        form: "table", "csv" (a line for each class) or "json" (one object).
+        tally: The counts.
+        names: Class names in the order of the outputs.
+    """
+    {"table": _write_table, "csv": _write_csv, "json": _write_json}[form](stream, tally, names)
+
+
+def _write_table(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
+    rows = sorted(tally.by_class(names), key=lambda row: row.top1 / row.photos)
+    table = new_table(f"the {CLASSES_SHOWN} worst of {len(rows)} classes" if len(rows) > CLASSES_SHOWN else None)
+    for heading in ("class", "photos", "top-1", "top-5", "most often taken for"):
+        table.add_column(heading, justify="right" if heading in ("photos", "top-1", "top-5") else "left")
+    for row in rows[:CLASSES_SHOWN]:
+        taken = f"{row.taken_for} ({row.mistakes})" if row.taken_for else ""
+        table.add_row(row.name, str(row.photos), _percent(row.top1, row.photos), _percent(row.top5, row.photos), taken)
+    console = open_console(stream)
+    console.print(table)
+    right, best = int(tally.confusion.trace()), int(tally.top5.sum())
+    console.print(f"top-1 {_percent(right, tally.photos)} ({right} of {tally.photos})")
+    console.print(f"top-5 {_percent(best, tally.photos)} ({best} of {tally.photos})")
+
+
+def _write_csv(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(ClassAccuracy._fields)
+    writer.writerows(tally.by_class(names))
+
+
+def _write_json(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
+    top1, top5 = tally.accuracies
+    classes = [row._asdict() for row in tally.by_class(names)]
+    stream.write(json.dumps({"photos": tally.photos, "top1": top1, "top5": top5, "classes": classes}, indent=2) + "\n")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def _check_resize(arguments: argparse.Namespace, form: PhotoFormat) -> None:
+    if arguments.crop and not arguments.resize:
+        raise ValueError("--crop is applied after --resize N: give --resize too")
+    if arguments.resize and arguments.resize < max(form.height or 0, form.width or 0):
+        raise ValueError(
+            f"--resize {arguments.resize} is too small for a crop of {form.height} x {form.width}: "
+            f"give at least {max(form.height or 0, form.width or 0)}"
+        )
+
+
+def _in_groups(batches: Iterator[tuple[list[Path], NDArray[Any]]], size: int) -> Iterator[tuple[list[Path], list[Any]]]:
+    while group := list(itertools.islice(batches, size)):
+        yield [file for files, _ in group for file in files], [photos for _, photos in group]
+
+
+EXAMPLES = """examples:
+  flaxapps evaluate photos_by_class/ --model mine/           # a folder that flaxapps finetune wrote
+  flaxapps evaluate table.csv --model mine.keras --labels names.txt --preprocess tf --format csv --output by_class.csv
+
+To reproduce the published accuracies on ImageNet (folders are matched by their wnids, n01440764 and so on):
+  flaxapps evaluate ILSVRC2012_val/ --model resnet50 --resize 256
+  flaxapps evaluate ILSVRC2012_img_val/ --truth devkit/data/ILSVRC2012_validation_ground_truth.txt \\
+      --model inception_v3 --resize 342
+
+DATA is a folder with a folder for each class, a CSV file with the columns path and label, or, with --truth, a folder
+of photos. Photos that cannot be read are skipped, and make the exit code 1.
+"""
+
+
+def add_arguments(command: Any) -> None:
+    """Adds the arguments of `flaxapps evaluate` to its parser."""
+    command.add_argument("data", metavar="DATA", help="labelled photos, see below")
+    add_model(command)
+    command.add_argument(
+        "--truth",
+        metavar="FILE",
+        help="labels of a folder of photos: a CSV file such as Kaggle's LOC_val_solution.csv, lines of NAME LABEL, or "
+        "one label per line, such as the ground truth of ILSVRC2012's development kit with its meta.mat beside it",
+    )
+    command.add_argument(
+        "--resize", type=positive, metavar="N", help="resize the shorter side to N pixels, then crop the centre"
+    )
+    command.add_argument("--crop", type=positive, metavar="N", help="size of the crop, for models that take any size")
+    command.add_argument(
+        "--format",
+        choices=("table", "csv", "json"),
+        default="table",
+        help="csv: a line for each class; json: everything (default: table, worst classes first)",
+    )
+    add_reading(command)
+    add_distributed(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `flaxapps evaluate`."""
+    keep_compilations()
+    join_processes(arguments)
+    return evaluate_photos(arguments)

@@ -1,0 +1,167 @@
+"""Arguments and help text of `flaxapps finetune`."""
+
+import argparse
+import json
+from typing import Any, get_args
+
+from flaxapps.cli.finetune.folder import ARGUMENTS_FILE
+from flaxapps.cli.finetune.plan import DEFAULT_RATES
+from flaxapps.cli.finetune.run import finetune
+from flaxapps.cli.options import PREPROCESSING, add_distributed, add_resizing, join_processes, network_or_file
+from flaxapps.runtime.files import as_path
+from flaxapps.runtime.process import keep_compilations
+from flaxapps.transforms.optimize import Mode
+
+DESCRIPTION = """Fine-tunes a network on your own classes, in the two phases that Keras documents: first a new head on
+the frozen network (RMSprop), then, with --freeze-until, also the layers after that one (SGD with momentum 0.9)."""
+EXAMPLES = """examples:
+  flaxapps finetune flowers/ --model xception --output flowers_xception/
+      flowers/ has a folder for each class; a fifth of the photos is held out for validation
+
+  flaxapps finetune flowers/ --model inception_v3 --freeze-until mixed8 --epochs 10 20 --output mine/
+      the top two inception blocks train as well; --freeze-until 249 means the same, by Keras's index
+
+  flaxapps finetune train.csv --validation val.csv --model mine.keras --features block4_pool --head 0 --output mine2/
+      from a Keras model of your own, on the features of one of its layers, without a hidden layer
+
+  flaxapps finetune flowers/ --model resnet50 --epochs 0 10 --freeze-until 0 --flip --random-crop 0.7 --output all/
+      only the second phase, on all layers, with augmentation
+
+  flaxapps finetune pets/ --model resnet50 --output pets_resnet50/
+      pets/ has train/ and val/ (or valid/, validation/), as Kaggle and ImageNet have them
+
+  flaxapps finetune --resume --output mine/
+      resumes a run that was interrupted or killed
+
+files in --output:
+  best.keras         the model of the epoch with the smallest validation loss, for Keras and
+                     `flaxapps predict PHOTOS --model DIR`, `flaxapps evaluate DATA --model DIR`
+  last.keras         the model of the last epoch, which is the only one without validation photos
+  class_names.json   its classes in the order of its outputs; recipe.json: its preprocessing
+  history.csv        loss and accuracy of every epoch; curves.png and confusion.png: pictures
+  head/ top/         Orbax checkpoints of each phase, until the run is finished
+"""
+
+
+def add_arguments(command: Any) -> None:
+    """Adds the arguments of `flaxapps finetune` to its parser."""
+    command.description = DESCRIPTION
+    command.add_argument(
+        "data", nargs="?", metavar="DATA", help="a folder of class folders, or a CSV of path and label"
+    )
+    command.add_argument(
+        "--model",
+        type=network_or_file,
+        metavar="NAME|FILE.keras",
+        help="a network of `flaxapps list`, or a Keras model",
+    )
+    command.add_argument("--output", required=True, metavar="DIR", help="a folder for the results")
+    command.add_argument("--resume", action="store_true", help="resume the run in DIR, with its arguments")
+    command.add_argument("--overwrite", action="store_true", help="delete what an earlier run wrote to DIR, and start")
+
+    group = command.add_argument_group("network")
+    group.add_argument("--weights", metavar="imagenet|none|FILE", help="default: imagenet, or those of the file")
+    group.add_argument("--features", metavar="LAYER", help="layer to put the head on (default: the last feature map)")
+    group.add_argument(
+        "--head", type=int, default=1024, metavar="N", help="hidden units, 0 for no hidden layer (default: 1024)"
+    )
+    group.add_argument("--dropout", type=float, default=0.0, metavar="SHARE", help="before the last layer (default: 0)")
+    group.add_argument("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="default: the network's")
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation; parameters stay float32")
+
+    group = command.add_argument_group("training")
+    group.add_argument(
+        "--freeze-until", metavar="LAYER|INDEX", help="add the second phase; OUTER/INNER for nested models"
+    )
+    group.add_argument(
+        "--freeze-as-saved",
+        action="store_true",
+        help="add the second phase, with the layers frozen that are frozen in the model file",
+    )
+    group.add_argument("--epochs", nargs="+", type=int, default=[5], metavar="N", help="of each phase (default: 5)")
+    group.add_argument(
+        "--learning-rate", nargs="+", type=float, default=list(DEFAULT_RATES), metavar="X", help="default: 1e-3 1e-4"
+    )
+    group.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
+    group.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N epochs without improvement")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    group.add_argument(
+        "--cache-features",
+        choices=("auto", "always", "no"),
+        default="auto",
+        help="compute frozen layers only once: auto in the first phase, always in both; never with augmentation",
+    )
+    group.add_argument(
+        "--optimize-frozen",
+        choices=get_args(Mode),
+        help="speed up frozen layers whose features are not cached, as `flaxapps predict --optimize` does",
+    )
+    group.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="as well as at the end of every epoch")
+    group.add_argument(
+        "--keep-checkpoints", action="store_true", help="keep the checkpoints and models of each phase at the end"
+    )
+    group.add_argument("--tensorboard", action="store_true", help="write event files to DIR/tensorboard")
+
+    group = command.add_argument_group("devices")
+    group.add_argument(
+        "--mesh", type=mesh_sizes, metavar="data=N,model=M", help="shard large dense layers over M devices"
+    )
+    group.add_argument("--shard-optimizer", action="store_true", help="shard the optimizer's arrays over the N devices")
+    group.add_argument("--describe", action="store_true", help="print what a step takes on each device, and exit")
+    add_distributed(command)
+
+    group = command.add_argument_group("photos")
+    group.add_argument("--validation", metavar="DATA", help="photos to validate on, instead of a split")
+    group.add_argument("--validation-split", type=float, default=0.2, metavar="SHARE", help="default: %(default)s")
+    add_resizing(group)
+    group.add_argument("--preprocess", choices=PREPROCESSING, default="auto")
+    group.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="for photos that cannot be read")
+    group.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes (default: threads)")
+    group.add_argument("--flip", action="store_true", help="augmentation: mirror half of the photos")
+    group.add_argument("--random-crop", type=float, metavar="SHARE", help="augmentation: crop to at least this share")
+    group.add_argument("--brightness", type=float, metavar="X", help="augmentation: change by up to this share")
+    group.add_argument("--contrast", type=float, metavar="X", help="augmentation: change by up to this share")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `flaxapps finetune`.
+
+    Raises:
+        ValueError: DATA or --model is missing, or as for `flaxapps.cli.finetune.run.finetune`.
+    """
+    if arguments.resume and arguments.overwrite:
+        raise ValueError("--resume and --overwrite exclude each other: give one of them")
+    if arguments.resume:
+        _take_over(arguments)
+    missing = [name for name, value in (("DATA", arguments.data), ("--model", arguments.model)) if value is None]
+    if missing:
+        raise ValueError(f"finetune needs {' and '.join(missing)}")
+    join_processes(arguments, preemption=True)
+    keep_compilations()
+    return finetune(arguments)
+
+
+def mesh_sizes(text: str) -> dict[str, int]:
+    """Parses the number of devices along each axis.
+
+    >>> mesh_sizes("data=4,model=2")
+    {'data': 4, 'model': 2}
+
+    Raises:
+        ValueError: The text is not of the form "data=4,model=2"; argparse reports it.
+    """
+    return {name: int(size) for name, size in (part.split("=") for part in text.split(","))}
+
+
+def _take_over(arguments: argparse.Namespace) -> None:
+    """Takes arguments left at their defaults from the run that is resumed."""
+    file = as_path(arguments.output) / ARGUMENTS_FILE
+    if not file.is_file():
+        if arguments.data is None:
+            raise ValueError(f"There is no run in {arguments.output} to resume: give DATA and --model to start one")
+        return  # the run was stopped before its first step
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name, value in json.loads(file.read_text(encoding="utf-8")).items():
+        if getattr(arguments, name) == parser.get_default(name):
+            setattr(arguments, name, value)

@@ -1,0 +1,1 @@
+"""`flaxapps predict`: classify photos, or compute features of them."""

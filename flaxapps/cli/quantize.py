@@ -1,0 +1,124 @@
+"""`flaxapps quantize`: write a network with int8 layers, and report what that changes."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from flaxapps.cli.models import Recipe, resolve_model
+from flaxapps.cli.options import PREPROCESSING, add_resizing, add_size, given_resizing, network_or_file
+from flaxapps.photos.files import find_photos
+from flaxapps.photos.reading import read_photos
+from flaxapps.quantization.calibrate import Calibration
+from flaxapps.quantization.quantize import quantization_report, quantize
+from flaxapps.runtime.files import as_path
+from flaxapps.runtime.process import keep_compilations
+from flaxapps.saving.graph_file import SUFFIX, save_graph
+
+EXAMPLES = """examples:
+  flaxapps quantize resnet50 photos/ --output resnet50_int8.npz
+  flaxapps quantize mine/ photos/ --held-out other_photos/ --largest-change 0.05 --output mine_int8.npz
+  flaxapps quantize xception photos/ --keep-float block6_sepconv3 --calibration minmax --output xception_int8.npz
+
+Then:
+  flaxapps predict more_photos/ --model resnet50_int8.npz
+
+The photos should be like those you will predict; a few dozen are enough, without labels. Without --held-out, every
+fourth photo is used for the report only.
+"""
+REPORTED = 4  # every n-th photo is for the report, if no others are given
+
+
+def add_arguments(command: Any) -> None:
+    """Adds the arguments of `flaxapps quantize` to its parser."""
+    command.add_argument(
+        "model",
+        type=network_or_file,
+        metavar="NAME|FILE.keras|DIR",
+        help="a network, a Keras model, or a folder of `flaxapps finetune`",
+    )
+    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="photos to measure ranges on")
+    command.add_argument("--output", required=True, metavar="FILE.npz", help="file to write")
+    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
+    command.add_argument("--held-out", nargs="+", metavar="IMAGE_OR_FOLDER", help="other photos, for the report")
+    command.add_argument(
+        "--calibration",
+        choices=get_args(Calibration),
+        default="mse",
+        help="ranges of least mean square error, or from the smallest to the largest value (default: %(default)s)",
+    )
+    command.add_argument(
+        "--keep-float", nargs="+", default=[], metavar="LAYER", help="layers to keep in float32; outer/inner if nested"
+    )
+    command.add_argument(
+        "--largest-change",
+        type=float,
+        metavar="P",
+        help="keep layers in float32 until no probability of a held-out photo changes by more, such as 0.05",
+    )
+    command.add_argument(
+        "--agreement",
+        type=float,
+        metavar="PART",
+        help="the same until this part of held-out photos has the same most probable class, such as 0.99",
+    )
+    add_size(command, "--size", "photo size, for models that take any size")
+    add_resizing(command)
+    command.add_argument(
+        "--preprocess", choices=PREPROCESSING, default="auto", help="as for `flaxapps predict` (default: auto)"
+    )
+    command.add_argument("--labels", metavar="FILE", help="class names, stored in the file: one per line, or JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `flaxapps quantize`."""
+    keep_compilations()
+    if not arguments.output.endswith(SUFFIX):
+        raise ValueError(f"--output should end in {SUFFIX}, got {arguments.output}")
+    if not as_path(arguments.output).parent.is_dir():
+        raise FileNotFoundError(f"--output: there is no folder {as_path(arguments.output).parent}")
+    photos, held_out = _split(arguments)
+    resolved = resolve_model(
+        arguments.model,
+        weights=arguments.weights,
+        size=arguments.size,
+        labels=arguments.labels,
+        preprocess=arguments.preprocess,
+        resizing=given_resizing(arguments),
+    )
+    model, form, preprocess = resolved.model, resolved.photo_format, resolved.preprocess
+    batches, others = (
+        [batch for _, batch in read_photos(paths, form, resolved.resizing)] for paths in (photos, held_out)
+    )
+    variables = resolved.load()
+    quantized = quantize(
+        model,
+        variables,
+        batches,
+        preprocess=preprocess,
+        calibration=arguments.calibration,
+        keep_float=arguments.keep_float,
+        held_out=others or None,
+        largest_change=arguments.largest_change,
+        agreement=arguments.agreement,
+    )
+    recipe = Recipe(arguments.output, resizing=resolved.resizing)
+    names = None if resolved.class_names is None else list(resolved.class_names)
+    settings = {"class_names": names, "preprocess": preprocess or "none", **recipe.kept_resizing}
+    save_graph(*quantized, arguments.output, settings)  # `read_recipe` reads the settings
+    if others:
+        print(quantization_report(model, variables, quantized, others, preprocess=preprocess))
+    else:
+        print("flaxapps: no report: give more photos, or others with --held-out", file=sys.stderr)
+    print(f"{arguments.output} holds the quantized model: flaxapps predict PHOTOS --model {arguments.output}")
+    return 0
+
+
+def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """Returns the photos to measure ranges on, and those for the report."""
+    photos = find_photos(arguments.images).photos
+    if arguments.held_out:
+        return photos, find_photos(arguments.held_out).photos
+    return [photo for index, photo in enumerate(photos) if index % REPORTED != REPORTED - 1], photos[
+        REPORTED - 1 :: REPORTED
+    ]

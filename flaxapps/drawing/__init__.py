@@ -1,0 +1,1 @@
+"""Drawing of networks as SVG."""

@@ -1,0 +1,48 @@
+"""Shape arithmetic of layers; None is a free dimension."""
+
+import math
+from collections.abc import Sequence
+
+from flaxapps.graph.symbolic import Shape
+
+Pair = tuple[int, int]
+Window = int | Sequence[int]
+
+
+def pair(value: Window) -> Pair:
+    """Expands Keras's shorthand: 3 becomes (3, 3)."""
+    height, width = (value, value) if isinstance(value, int) else value
+    return int(height), int(width)
+
+
+def check_images(shape: Shape) -> Shape:
+    """Checks that a shape is (batch, height, width, channels), and returns it."""
+    if len(shape) != 4:
+        raise ValueError(f"Expected images (batch, height, width, channels), got shape {shape}")
+    return shape
+
+
+def channel_count(shape: Shape) -> int:
+    """Returns the last dimension. It cannot be free, because weight shapes depend on it."""
+    if shape[-1] is None:
+        raise ValueError(f"The last dimension must be known, got shape {shape}; give the input a fixed size")
+    return shape[-1]
+
+
+def product(sizes: Sequence[int | None]) -> int | None:
+    """Returns the product, or None if a size is free."""
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+
+def compatible(shape: Shape, other: Shape) -> bool:
+    """Whether an array can match both shapes."""
+    return len(shape) == len(other) and all(a == b or None in (a, b) for a, b in zip(shape, other, strict=True))
+
+
+def in_layout(shape: Shape, channels_first: bool) -> Shape:
+    """Converts a channels_last shape to the layout of a model with channels_first images; other ranks are unchanged.
+
+    >>> in_layout((None, 8, 6, 3), channels_first=True)
+    (None, 3, 8, 6)
+    """
+    return (shape[0], shape[-1], *shape[1:-1]) if channels_first and len(shape) == 4 else shape

@@ -1,0 +1,1 @@
+"""Inference: batched prediction, ahead-of-time compilation and export."""

@@ -1,0 +1,1 @@
+"""Layers that exist for inference only, and not in Keras."""

@@ -1,0 +1,1 @@
+"""Numeric primitives and their CPU lowerings."""

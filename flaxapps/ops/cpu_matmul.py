@@ -1,0 +1,128 @@
+"""Matrix products for convolutions and dense layers, in the forms that are fastest on CPUs.
+
+XLA has two libraries for matrix products on CPUs. It gives YNNPACK every `dot`, and every two-dimensional convolution
+whose result is not larger than the image; all others go to Eigen. Eigen is up to a fifth faster for many pixels.
+Neither is fast for a large kernel on few pixels. Measured on jax 0.10 and 0.12; see docs/guides/speed.md.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from flaxapps.ops import cpu_windows as cpu
+
+Pair = tuple[int, int]
+Factors = tuple[jax.Array, jax.Array]
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+LEAST_ROWS = 1000  # Eigen is faster than YNNPACK from this number of rows
+LEAST_CHANNELS = 96  # the same, for input channels of a convolution
+# For a smaller kernel XLA sums the gradient pixel by pixel, with four times the rounding error of a convolution's.
+LEAST_SIDE = 4
+
+
+def multiply(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Matrix product of (..., inputs) and (inputs, units)."""
+    rows, (inputs, units) = x.shape[:-1], matrix.shape
+    if all(size == 1 for size in rows):
+        return _single_row_product(x, matrix)
+    if not cpu.is_half(x) and _count(rows) >= LEAST_ROWS and len(rows) > 1 and units >= inputs:
+        return _differentiated_as(jnp.matmul, _long_product)(x, matrix)
+    return x @ matrix
+
+
+def faster_convolution(
+    default: Product, x: jax.Array, kernel: jax.Array, strides: Pair, padding: str, dilation: Pair
+) -> Product | None:
+    """Chooses the fastest form of a convolution without groups; None if that is `default`, lax's own.
+
+    Args:
+        default: The convolution of `lax`, as a function of images and kernel.
+        x: (batch, height, width, channels).
+        kernel: (height, width, channels, filters).
+        strides: As for `ops.convolution`.
+        padding: As for `ops.convolution`.
+        dilation: As for `ops.convolution`.
+    """
+    height, width, channels, filters = kernel.shape
+    if (height, width) == (1, 1):
+        if min(channels, filters) < LEAST_SIDE:
+            return None
+        return lambda x, kernel: multiply(lax.slice(x, (0, 0, 0, 0), x.shape, (1, *strides, 1)), kernel[0, 0])
+    if cpu.is_half(x):
+        return None
+    output = jax.eval_shape(default, x, kernel)
+    if 0 < _count(output.shape[:3]) <= filters:  # a large kernel on few pixels, for which both libraries are slow
+        return functools.partial(_product_of_windows, strides=strides, padding=padding, dilation=dilation)
+    # The result of "same" is as large as the image, so without an extra row YNNPACK would get it.
+    if (strides, dilation, padding) == ((1, 1), (1, 1), "same") and channels >= LEAST_CHANNELS:
+        return _differentiated_as(default, _enlarged_convolution)
+    return None
+
+
+def _count(sizes: tuple[int, ...]) -> int:
+    """Returns the product of sizes; 0 if one is a symbolic dimension of `jax.export`."""
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else 0
+
+
+def _single_row_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Multiplies one row, summing in blocks, which is as exact as with many rows and takes as long as XLA's own form.
+
+    XLA's CPU code for one row accumulates all products in a single float32 sum. For VGG's fc1 the error is 4e-6, ten
+    times that of a product of matrices.
+    """
+    inputs, units = matrix.shape
+    block = next(size for size in range(256, 0, -1) if inputs % size == 0)
+    blocks = jnp.einsum("bi,bio->bo", x.reshape(-1, block), matrix.reshape(-1, block, units))
+    return blocks.sum(0).reshape(*x.shape[:-1], units)
+
+
+def _long_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Multiplies as a one-dimensional convolution, which XLA gives to Eigen."""
+    numbers = ("NHC", "HIO", "NHC")
+    rows = lax.conv_general_dilated(
+        x.reshape(x.shape[0], -1, x.shape[-1]), matrix[None], (1,), "VALID", dimension_numbers=numbers
+    )
+    return rows.reshape(*x.shape[:-1], -1)
+
+
+def _enlarged_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves with "same" padding and one extra row, so that XLA gives it to Eigen; then drops the row."""
+    down, across = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (1, 1), "SAME")
+    pads = (down[0], down[1] + 1), across
+    rows = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return rows[:, :-1]
+
+
+def _product_of_windows(x: jax.Array, kernel: jax.Array, *, strides: Pair, padding: str, dilation: Pair) -> jax.Array:
+    """Convolves as im2col and one matrix product; with few output pixels the windows are not larger than the kernel.
+
+    A convolution takes up to twice as long there, and its gradients three times.
+    """
+    height, width, _, filters = kernel.shape
+    pixels = jnp.concatenate(list(cpu.window_slices(x, 0.0, (height, width), strides, padding, dilation)), axis=-1)
+    return multiply(pixels, kernel.reshape(-1, filters))
+
+
+def _differentiated_as(plain: Product, fast: Product) -> Product:
+    """Returns `fast`, which computes the same as `plain`, with the derivatives of `plain`."""
+
+    @jax.custom_jvp
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return fast(x, kernel)
+
+    @functools.partial(product.defjvp, symbolic_zeros=True)
+    def derivative(primals: Factors, tangents: Factors) -> Factors:
+        (x, kernel), (x_change, kernel_change) = primals, tangents
+        changes = []
+        if not isinstance(x_change, SymbolicZero):  # skip symbolic-zero tangents
+            changes.append(plain(x_change, kernel))
+        if not isinstance(kernel_change, SymbolicZero):
+            changes.append(plain(x, kernel_change))
+        return fast(x, kernel), sum(changes[1:], start=changes[0])
+
+    return product

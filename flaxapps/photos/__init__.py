@@ -1,0 +1,1 @@
+"""Photos: reading files, labelled folders and tables, and class names."""

@@ -1,0 +1,1 @@
+"""Access to the machine: files, console, processes and Keras's settings."""

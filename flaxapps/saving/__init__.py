@@ -1,0 +1,1 @@
+"""Loading and saving of whole Keras models: architecture and weights."""

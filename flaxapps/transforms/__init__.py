@@ -1,0 +1,1 @@
+"""Graph transformations: model to model, computing the same or nearly so."""

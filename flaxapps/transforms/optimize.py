@@ -1,0 +1,171 @@
+"""Optimization of networks for inference."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal, TypeGuard, get_args
+
+import jax
+
+from flaxapps import layers
+from flaxapps.graph.graph import Graph
+from flaxapps.graph.shapes import pair
+from flaxapps.graph.symbolic import Layer, Node, Weights
+from flaxapps.model import Model, Network
+from flaxapps.ops import winograd
+from flaxapps.transforms.fold import fold_batch_norm
+from flaxapps.transforms.image_by_image import split_image_by_image
+from flaxapps.transforms.rewrite import Replacement, on_host, rewrite
+
+Mode = Literal["default", "fast"]
+WINOGRAD_KERNELS = {(3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1)}
+LEAST_CHANNELS = 32  # below, Winograd's transforms cost more than its products save
+# Activation size per image (bytes) above which the first layers run image by image. Above it a batch does not fit into
+# the cache; below it, re-reading the kernels costs more.
+LARGE_TENSOR = 2 * 2**20
+# The same for networks of `quantize`: their kernels are a quarter as large, and their products so fast that memory
+# counts more. ResNet50 and Xception gain a half and more where all but the classifier runs image by image.
+LARGE_TENSOR_INT8 = 2**16
+
+
+def optimize(
+    model: Model,
+    variables: Mapping[str, Any],
+    mode: Mode = "default",
+    *,
+    bfloat16_pointwise: bool = False,
+    platform: str | None = None,
+) -> Network:
+    """Rewrites a model for faster inference. The given model and variables are not modified.
+
+    Both modes fold BatchNormalization (`fold_batch_norm`). On CPUs, the first layers run image by image while their
+    activations are large. Convolutions of stride 1 with at least 32 channels, and kernels of 3x3, 5x5, or 3 or 7
+    pixels in one direction, become Winograd convolutions: all of them in "fast", those on large images in "default".
+    The transformed kernels take up to four times the memory. Compiling takes longer, in "fast" several times.
+
+    Args:
+        model: The network. If image sizes are free, no layer runs image by image.
+        variables: Its arrays.
+        mode: "default" changes outputs by at most 1e-5 of the largest, "fast" by at most 1e-4.
+        bfloat16_pointwise: Whether 1x1 convolutions multiply in bfloat16 and add in float32. Changes outputs by about
+            1e-2 of the largest. For CPUs with bfloat16 instructions (AVX-512 BF16, AMX).
+        platform: Platform to optimize for: "cpu", "gpu", "tpu"; None takes JAX's default. The result runs on
+            any platform, but is fast on this one only.
+
+    Returns:
+        The optimized model and its variables, for inference only; it cannot be saved to Keras files. Variables of
+        layers moved into the nested model `image_by_image` are under its name.
+
+    Raises:
+        ValueError: The mode is unknown, or the variables do not fit the model.
+
+    >>> from flaxapps.vgg16 import VGG16
+    >>> model, variables = VGG16(weights=None, include_top=False, input_shape=(96, 96, 3))
+    >>> faster, its_variables = optimize(model, variables, "fast")
+    >>> [layer.class_name for layer in faster.layers][:4]
+    ['InputLayer', 'ImageByImage', 'WinogradConv2D', 'WinogradConv2D']
+    """
+    mode = checked_mode(mode)
+    network = fold_batch_norm(model, variables)
+    if bfloat16_pointwise:
+        network = rewrite(*network, multiply_in_bfloat16)
+    if (platform or jax.default_backend()) != "cpu":
+        return network
+    network = rewrite(*network, use_winograd if mode == "fast" else use_winograd_on_large_images)
+    return split_image_by_image(*network, LARGE_TENSOR_INT8 if is_quantized(network.model.graph) else LARGE_TENSOR)
+
+
+def is_quantized(graph: Graph) -> bool:
+    """Whether a graph, or one nested in it, has layers of `flaxapps.quantize`."""
+    return any(
+        isinstance(step.layer, layers.Quantize)
+        or (isinstance(step.layer, layers.Functional) and is_quantized(step.layer.graph))
+        for step in graph.steps
+    )
+
+
+def checked_mode(mode: str, argument: str = "mode") -> Mode:
+    """Checks a mode of `optimize`, and replaces its older name.
+
+    Args:
+        mode: "default" or "fast"; "exact" becomes "default", with a warning.
+        argument: Name of the caller's argument, for messages.
+
+    Raises:
+        ValueError: The mode is unknown.
+    """
+    if mode == "exact":  # the name until 0.1; outputs differ by up to 1e-5
+        warnings.warn(f'{argument}="exact" is now called "default"', DeprecationWarning, stacklevel=3)
+        return "default"
+    if mode not in get_args(Mode):
+        raise ValueError(f"{argument} should be {' or '.join(map(repr, get_args(Mode)))}, got {mode!r}")
+    known: Mode = mode  # type: ignore[assignment]  # checked above
+    return known
+
+
+def use_winograd(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
+    """Rewriting rule: convolutions of stride 1 with enough channels become Winograd convolutions."""
+    if not _suits_winograd(layer, weights):
+        return None
+    arrays: dict[str, Any] = jax.device_put(winograd.transform_kernel(on_host(weights)["kernel"]))
+    result = _conv(layers.WinogradConv2D, layer, kernel_size=layer.kernel_size)(inputs)
+    return result, {layer.name or "": arrays | _bias(weights)}
+
+
+def use_winograd_on_large_images(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
+    """Rewriting rule: `use_winograd`, if the transformed kernel is not larger than the layer's output per image."""
+    if not _suits_winograd(layer, weights):
+        return None
+    (output,) = layer.output_shapes(inputs[0].shape)
+    matrices = len(winograd.product_names(pair(layer.kernel_size))) * math.prod(weights["kernel"].shape[2:])
+    if matrices > math.prod(size or 0 for size in output[1:]):  # free sizes count as 0
+        return None
+    return use_winograd(layer, inputs, weights)
+
+
+def multiply_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
+    """Rewriting rule: 1x1 convolutions, also those of separable convolutions, multiply in bfloat16."""
+    if type(layer) is layers.Conv2D and pair(layer.kernel_size) == (1, 1) and layer.groups == 1:
+        return _conv(layers.Bfloat16Conv2D, layer, strides=layer.strides)(inputs)
+    return split_separable(layer, inputs, weights, layers.Bfloat16Conv2D)
+
+
+def split_separable(layer: Layer, inputs: list[Node], weights: Weights, pointwise: Any = None) -> Replacement:
+    """Rewriting rule: separable convolutions become a depthwise convolution, `NAME_depthwise`, and a 1x1 one.
+
+    Args:
+        layer: The layer.
+        inputs: Its inputs.
+        weights: Its arrays.
+        pointwise: Kind of the 1x1 convolution; None for Conv2D.
+    """
+    if type(layer) is not layers.SeparableConv2D:
+        return None
+    name = f"{layer.name}_depthwise"
+    kept = {
+        field: getattr(layer, field) for field in ("strides", "padding", "dilation_rate", "depth_multiplier", "dtype")
+    }
+    x = layers.DepthwiseConv2D(layer.kernel_size, use_bias=False, name=name, **kept)(inputs)
+    arrays = {"kernel": weights["pointwise_kernel"], **_bias(weights)}
+    last = _conv(pointwise, layer) if pointwise else _conv(layers.Conv2D, layer, kernel_size=1)
+    return last(x), {name: {"kernel": weights["depthwise_kernel"]}, layer.name or "": arrays}
+
+
+def _suits_winograd(layer: Layer, weights: Weights) -> TypeGuard[layers.Conv2D]:
+    if type(layer) is not layers.Conv2D or layer.groups > 1 or pair(layer.kernel_size) not in WINOGRAD_KERNELS:
+        return False
+    steps = {*pair(layer.strides), *pair(layer.dilation_rate)}
+    return steps == {1} and min(weights["kernel"].shape[2:]) >= LEAST_CHANNELS
+
+
+def _conv(kind: Any, layer: Layer, **options: Any) -> Layer:
+    """Creates a layer of another class from the config fields that the two share."""
+    common = {
+        field: getattr(layer, field) for field in ("filters", "activation", "use_bias", "padding", "name", "dtype")
+    }
+    result: Layer = kind(**common, **options)
+    return result
+
+
+def _bias(weights: Weights) -> dict[str, Any]:
+    return {leaf: array for leaf, array in weights.items() if leaf == "bias"}

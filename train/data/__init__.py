@@ -1,0 +1,1 @@
+"""Training data: datasets, folders and tables of photos, input pipelines."""

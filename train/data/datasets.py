@@ -1,0 +1,290 @@
+"""Datasets of labelled images: the protocol, in-memory arrays, and streams of batches."""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flaxapps.runtime.manifests import fingerprint_of
+from flaxapps.train.data.labels import as_labels, index_names
+from flaxapps.train.data.pipeline import pipeline
+
+Batches = Iterator[tuple[NDArray[Any], NDArray[Any]]]
+
+HASHED_BYTES = 1 << 26  # upper bound of the image bytes that a fingerprint hashes
+
+
+class Dataset(Protocol):
+    """Labelled images, read in an order that is a function of a seed and the epoch."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Class names in the order of the labels; None if unknown."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash that identifies the data: a resumed run refuses data with another one."""
+        ...
+
+    def manifest(self) -> dict[str, str]:
+        """Returns what the fingerprint is computed from, for `flaxapps.runtime.manifests.difference`."""
+        ...
+
+    def __len__(self) -> int:
+        """Returns the number of examples.
+
+        Raises:
+            TypeError: The number is unknown.
+        """
+        ...
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None,
+        epoch: int = 0,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Batches:
+        """Reads one epoch.
+
+        Args:
+            batch_size: Examples in a batch, over all shards.
+            seed: Seed of the order, which is a pure function of (seed, epoch); None reads in order.
+            epoch: Index of the epoch, from 0.
+            start: Batches to skip at the beginning, without reading them.
+            shard: (index, count): which of `count` shards of every batch to read, for as many processes.
+
+        Yields:
+            Images, uint8 or float32 (n, height, width, channels), and labels, int32 (n,) or float32 (n, classes).
+            Only the last batch may be smaller than the others, except where unreadable images are skipped.
+        """
+        ...
+
+
+class ArrayDataset:
+    """Images and labels in memory, or in a memory-mapped file.
+
+    >>> data = ArrayDataset(np.zeros((5, 8, 8, 3), np.uint8), [0, 1, 0, 1, 1], class_names=("cat", "dog"))
+    >>> [len(labels) for _, labels in data.batches(2, seed=0)]
+    [2, 2, 1]
+    """
+
+    def __init__(self, images: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None = None):
+        """Stores the arrays without copying them.
+
+        Args:
+            images: (n, ...), usually (n, height, width, channels). Batches are uint8 if the images are, else float32.
+            labels: (n,), class indices, or (n, classes), one-hot or probabilities; converted to int32 or float32. Or
+                (n,), names of classes, which are sorted as `image_folder` sorts folders.
+            class_names: Class names in the order of the labels.
+
+        Raises:
+            ValueError: There are no examples, or images, labels and class names do not fit each other.
+        """
+        self.images = np.asarray(images)
+        given = np.asarray(labels)
+        self.class_names = None if class_names is None else tuple(class_names)
+        if given.ndim == 1 and len(given) and isinstance(given[0], str):
+            given, self.class_names = index_names(given, class_names)
+        self.labels = as_labels(given)
+        _check_examples(self.images, self.labels, self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of shapes, dtypes, labels and images; above 64 MiB of evenly spaced images only."""
+        return fingerprint_of(self.manifest())
+
+    def manifest(self) -> dict[str, str]:
+        """Returns shape, dtype and SHA-256 of both arrays, and the class names."""
+        step = min(len(self.images), max(1, -(-self.images.nbytes // HASHED_BYTES)))
+        names = {f"class {index}": name for index, name in enumerate(self.class_names or ())}
+        return names | {"images": _summary(self.images, step), "labels": _summary(self.labels, 1)}
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None,
+        epoch: int = 0,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Batches:
+        """Reads one epoch, as `Dataset.batches`."""
+        options: Any = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "shard": shard}
+        return iter(pipeline(self._load, len(self), **options))
+
+    def _load(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        return _as_images(self.images[indices]), self.labels[indices]
+
+
+class BatchStream:
+    """Batches from an iterable, in the order they come. A position is counted in batches.
+
+    Made by `as_dataset`. An iterator can be read only once; a list, or any object that returns a new iterator each
+    time, serves every epoch. Where the source has a length, an epoch has as many batches; its `on_epoch_end`, as that
+    of Keras's PyDataset, is called after every epoch.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    fingerprint = "unknown"
+
+    def __init__(self, source: Iterable[Any]):
+        self._source = source
+        self._used_up = False
+        self._epochs = 0
+
+    def __len__(self) -> int:
+        raise TypeError("The length of an iterable of batches is known only when it ends")
+
+    def manifest(self) -> dict[str, str]:
+        """Returns nothing, as batches are not read for a manifest."""
+        return {}
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None,
+        epoch: int = 0,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Batches:
+        """Reads the batches as they come, without changing their size or order.
+
+        Args:
+            batch_size: Not used.
+            seed: Not used.
+            epoch: Not used.
+            start: Batches to skip; the iterable still has to produce them.
+            shard: (index, count): which of `count` shards of every batch to return.
+
+        Yields:
+            Images and labels, as `Dataset.batches`.
+
+        Raises:
+            ValueError: An iterator is read a second time, or a batch is not a pair of images and labels.
+        """
+        if self._used_up:
+            raise ValueError(
+                "This iterator of batches is exhausted and cannot start again: for several epochs, or for validation "
+                "after each, give a list, or an object whose __iter__ returns a new iterator"
+            )
+        for _ in range(self._epochs, epoch):  # of a resumed run, so that the source shuffles as in the run before
+            self._notify("on_epoch_begin")
+            self._notify("on_epoch_end")
+        self._epochs = max(self._epochs, epoch) + 1
+        self._notify("on_epoch_begin")
+        iterator = iter(self._source)
+        self._used_up = iterator is self._source
+        index, count = shard
+        # A length ends the epoch: sources with one, such as Keras's PyDataset, may be read for ever.
+        for number, batch in enumerate(itertools.islice(iterator, _length_of(self._source))):
+            if number >= start:
+                images, labels = _as_batch(batch, number)
+                part = slice(index * len(images) // count, (index + 1) * len(images) // count)
+                yield images[part], labels[part]
+        self._notify("on_epoch_end")
+
+    def first_images(self) -> NDArray[Any] | None:
+        """Returns the images of the first batch, which an iterator gives once more; None if there is none."""
+        iterator = iter(self._source)
+        batch = next(iterator, None)
+        if batch is None:
+            return None
+        if iterator is self._source:
+            self._source = itertools.chain([batch], iterator)
+        return _as_batch(batch, 0)[0]
+
+    def _notify(self, name: str) -> None:
+        """Calls a method that the source may have, as Keras does; it may shuffle then."""
+        method = getattr(self._source, name, None)
+        if callable(method):
+            method()
+
+
+def as_dataset(data: Any) -> Dataset:
+    """Converts the `data` argument of `fit` to a `Dataset`.
+
+    Args:
+        data: A Dataset, which is returned unchanged; a tuple (images, labels) of arrays; or an iterable of batches,
+            each such a tuple.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        TypeError: `data` is none of these.
+        ValueError: The arrays do not fit each other.
+    """
+    if callable(getattr(data, "batches", None)):
+        return data  # type: ignore[no-any-return]  # any object with a method `batches`
+    if isinstance(data, tuple) and len(data) == 2 and not any(isinstance(part, tuple) for part in data):
+        return ArrayDataset(*data)
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")  # as tf.keras.utils.Sequence
+    if (isinstance(data, Iterable) or indexed) and not isinstance(data, str | bytes | dict | np.ndarray):
+        return BatchStream(data)
+    advice = "; train.image_folder(path) reads a folder" if isinstance(data, str | os.PathLike) else ""
+    raise TypeError(
+        "data should be a tuple (images, labels) of arrays, train.image_folder(...), train.image_table(...), or an "
+        f"iterable of batches (images, labels); got {type(data).__name__}{advice}"
+    )
+
+
+def first_images(data: Dataset, batch_size: int) -> NDArray[Any] | None:
+    """Returns the images of the first batch of a dataset; None if there is none. An iterator loses nothing by it."""
+    if isinstance(data, BatchStream):
+        return data.first_images()
+    return next((images for images, _ in data.batches(batch_size, seed=None)), None)
+
+
+def _length_of(source: Any) -> int | None:
+    try:
+        return len(source)
+    except (TypeError, NotImplementedError):  # some have the method, but no length
+        return None
+
+
+def _as_images(images: NDArray[Any]) -> NDArray[Any]:
+    return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+
+
+def _as_batch(batch: Any, number: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise ValueError(f"Batch {number} should be a tuple (images, labels), got {type(batch).__name__}")
+    images, labels = _as_images(np.asarray(batch[0])), as_labels(np.asarray(batch[1]))
+    if images.ndim == 0 or labels.shape[:1] != images.shape[:1]:
+        raise ValueError(f"Batch {number} should have a label per image: got {images.shape} and {labels.shape}")
+    return images, labels
+
+
+def _check_examples(images: NDArray[Any], labels: NDArray[Any], class_names: tuple[str, ...] | None) -> None:
+    if images.ndim == 0 or labels.shape[:1] != images.shape[:1]:
+        raise ValueError(f"Each image needs a label: images of shape {images.shape}, labels of shape {labels.shape}")
+    if not len(images):
+        raise ValueError("There are no images: the arrays are empty")
+    if labels.dtype == np.int32 and labels.ndim == 1:
+        if labels.min() < 0:
+            raise ValueError(f"Class indices should count from 0, got {labels.min()}")
+        if class_names is not None and labels.max() >= len(class_names):
+            raise ValueError(f"There are {len(class_names)} class names, but a label is {labels.max()}")
+    elif class_names is not None and labels.shape[-1] not in (1, len(class_names)):
+        raise ValueError(f"There are {len(class_names)} class names, but labels of shape {labels.shape}")
+
+
+def _summary(array: NDArray[Any], step: int) -> str:
+    digest = hashlib.sha256()
+    for example in array[::step]:
+        digest.update(np.ascontiguousarray(example).data)
+    part = "" if step == 1 else f" of image 0, {step}, {2 * step}, ..."
+    return f"{array.dtype} {array.shape}, SHA-256{part} {digest.hexdigest()}"

@@ -1,0 +1,1 @@
+"""Device placement, and cost estimates of a step."""

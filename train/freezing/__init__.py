@@ -1,0 +1,1 @@
+"""Frozen layers: selecting them, caching their outputs, and optimizing them."""

@@ -1,0 +1,1 @@
+"""One training step: losses, metrics, state, augmentation."""

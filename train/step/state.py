@@ -1,0 +1,150 @@
+"""The state of training: all arrays that a step reads and writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from flaxapps.graph.interpreter import check_frozen
+from flaxapps.model import Model
+from flaxapps.train.freezing.frozen import merge_params, split_params
+
+
+class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call, unused-ignore]  # flax is not typed here
+    """The arrays of a training run. A step donates its input state and returns the next.
+
+    Attributes:
+        step: Number of steps taken, (), int32.
+        params: The trainable parameters, a tree without the frozen layers; float32.
+        frozen_params: The other parameters, which steps do not change.
+        batch_stats: Moving statistics of all layers.
+        optimizer_state: What Optax keeps, for `params` alone.
+        key: Random key of the run. A step folds in its number, so that a resumed run drops the same units.
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    frozen_params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    optimizer_state: Any
+    key: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `Model.apply` and `predict` take. The arrays are those of the state, which the next step donates."""
+        return self._with(self.params)
+
+    @property
+    def evaluation_variables(self) -> dict[str, Any]:
+        """As `variables`, at the parameters that the optimizer evaluates: of a schedule-free one, their average."""
+        params = self.params
+        for average in _schedule_free(self.optimizer_state):
+            params = _average(average, params)
+        return self._with(params)
+
+    def _with(self, params: dict[str, Any]) -> dict[str, Any]:
+        merged = merge_params(params, self.frozen_params)
+        return {"params": merged} | ({"batch_stats": self.batch_stats} if self.batch_stats else {})
+
+
+def averages_params(state: TrainState) -> bool:
+    """Whether the optimizer evaluates at other parameters than it trains, as Optax's schedule-free ones do."""
+    return bool(_schedule_free(state.optimizer_state))
+
+
+def _schedule_free(optimizer_state: Any) -> list[Any]:
+    leaves = jax.tree.leaves(optimizer_state, is_leaf=_is_schedule_free)
+    return [leaf for leaf in leaves if _is_schedule_free(leaf)]
+
+
+def _is_schedule_free(node: Any) -> bool:
+    return isinstance(node, optax.contrib.ScheduleFreeState)
+
+
+def _average(state: Any, params: Any) -> Any:
+    """Returns the parameters at which a schedule-free optimizer is evaluated, where it has any of these parameters."""
+    structure: Any
+    leaves, structure = jax.tree.flatten(params)
+    # Under optax.partition and optax.masked, other parameters are MaskedNodes.
+    others = structure.flatten_up_to(state.z)
+    own = [index for index, other in enumerate(others) if not isinstance(other, optax.MaskedNode)]
+    averaged = optax.contrib.schedule_free_eval_params(
+        state._replace(z=[others[index] for index in own]), [leaves[index] for index in own]
+    )
+    for index, leaf in zip(own, averaged, strict=True):
+        leaves[index] = leaf
+    return jax.tree.unflatten(structure, leaves)
+
+
+def create_state(
+    model: Model,
+    variables: Mapping[str, Any],
+    optimizer: optax.GradientTransformation,
+    frozen: frozenset[str] = frozenset(),
+    seed: int = 0,
+    copy_frozen: bool = True,
+) -> TrainState:
+    """Creates the state before the first step.
+
+    Args:
+        model: The model to train.
+        variables: Its variables. They are copied, since steps donate their state.
+        optimizer: From Optax; it gets only the trainable parameters.
+        frozen: Names of frozen layers, from `frozen_layers`.
+        seed: Seed of the random key.
+        copy_frozen: Whether to copy frozen parameters. False if steps do not donate them, as those of `fit`.
+
+    Returns:
+        The state, at step 0.
+
+    Raises:
+        ValueError: `frozen` names a layer that is not in the model, or leaves no parameter to train.
+    """
+    check_frozen(model.graph, frozen)
+    trainable, still = split_params(variables.get("params", {}), frozen)
+    if not trainable:
+        raise ValueError("No parameter is left to train: every layer with parameters is frozen")
+    trainable = _copy(trainable)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=trainable,
+        frozen_params=_copy(still) if copy_frozen else still,
+        batch_stats=_copy(dict(variables.get("batch_stats", {}))),
+        optimizer_state=optimizer.init(trainable),
+        key=jax.random.key(seed),
+    )
+
+
+def continue_state(
+    state: TrainState, optimizer: optax.GradientTransformation, frozen: frozenset[str] = frozenset()
+) -> TrainState:
+    """Copies a state, such as `result.state` of `fit`, for a run that continues it. Frozen parameters are shared.
+
+    Args:
+        state: The state; it is not donated.
+        optimizer: An optimizer with arrays like those of the one the state was created with; its learning rate may
+            be another one.
+        frozen: The set the state was created with.
+
+    Raises:
+        ValueError: The state belongs to another set of frozen layers, or to another optimizer.
+    """
+    trainable, _ = split_params(merge_params(state.params, state.frozen_params), frozen)
+    if _shapes(trainable) != _shapes(state.params):
+        raise ValueError("The state trains other layers than frozen leaves: give result.variables to start anew")
+    if _shapes(jax.eval_shape(optimizer.init, state.params)) != _shapes(state.optimizer_state):
+        raise ValueError("The state has arrays of another optimizer: give result.variables to start anew")
+    return _copy(state.replace(frozen_params={})).replace(frozen_params=state.frozen_params)  # type: ignore[no-any-return]
+
+
+def _shapes(tree: Any) -> dict[str, tuple[Any, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)

@@ -1,0 +1,269 @@
+"""Training and evaluation steps, with augmentation and preprocessing on the device."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flaxapps.inference.preprocessing import Function
+from flaxapps.train.freezing.frozen import merge_params
+from flaxapps.train.step.loss_scale import scale_of_loss
+from flaxapps.train.step.losses import Objective
+from flaxapps.train.step.metrics import Mean, batch_metrics
+from flaxapps.train.step.state import TrainState
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Augmentation, then preprocessing. Hashable, as the `prepare` of `train_step` has to be.
+
+    Attributes:
+        augmentation: A hashable function of (key, images), such as `train.Augmentation`; None for none.
+        preprocess: A hashable function of the images; None for none.
+    """
+
+    augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    preprocess: Function | None = None
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Returns images, (batch, ...), as the model takes them."""
+        if self.augmentation is not None:
+            images = self.augmentation(key, images)
+        return images if self.preprocess is None else self.preprocess(images)
+
+
+Prepare = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def take_step(
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    frozen_params: dict[str, Any] | None = None,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    frozen: frozenset[str] = frozenset(),
+    accumulate: int = 1,
+    remat: bool = False,
+    metrics: tuple[str, ...] = (),
+    prepare: Prepare | None = None,
+    axis_name: str | None = None,
+    layout: Callable[[TrainState], TrainState] | None = None,
+) -> tuple[TrainState, dict[str, Any]]:
+    """Updates the trainable parameters once, against the gradient of the mean loss of the batch.
+
+    `train_step` is this function jitted, with `state` donated and the keyword arguments static.
+
+    Args:
+        state: The state. `train_step` donates it: continue with the one that is returned.
+        images: (batch, ...), as the model, or `prepare`, takes them.
+        labels: (batch, ...), as the loss takes them.
+        mask: (batch,), bool; False for padding, which has no effect on anything. None counts all.
+        frozen_params: Frozen parameters to compute with in place of the state's. They are not donated, so that those of
+            a state without any can be shared by all steps. The next state has the frozen parameters of `state`.
+        objective: From `make_objective`.
+        optimizer: The one the state was created with.
+        frozen: The set the state was created with; their BatchNormalization stays in inference mode.
+        accumulate: Number of parts in which the batch is computed, one after the other, to save memory. The mean is
+            over the whole batch; BatchNormalization sees each part by itself.
+        remat: Whether to recompute activations in the backward pass instead of storing them.
+        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        prepare: A hashable function of (key, images) that returns what the model takes, such as an augmentation.
+        axis_name: The mapped axis under `jax.pmap`, where each device has a shard of the batch and all of the state.
+            Gradients, sums and statistics of BatchNormalization are those of the whole batch.
+        layout: A hashable function that constrains the sharding of the next state, such as a
+            `flaxapps.train.devices.layout.Layout`.
+
+    Returns:
+        The next state, and sums over the batch before the update: "loss" and the metrics, as `summarise` takes them.
+
+    Raises:
+        ValueError: Shapes do not fit, or the batch cannot be split into `accumulate` equal parts.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    if axis_name is not None:  # different dropout on every device
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    if prepare is not None:
+        key, key_to_prepare = jax.random.split(key)
+        images = prepare(key_to_prepare, images)
+
+    still = state.frozen_params if frozen_params is None else frozen_params
+    options: dict[str, Any] = {"objective": objective, "frozen": frozen, "remat": remat, "metrics": metrics}
+    batch = (images, labels, mask)
+    gradients, statistics, sums = _mean_gradients(state, still, batch, key, accumulate, axis_name=axis_name, **options)
+    with jax.numpy_dtype_promotion("standard"):  # Optax's schedules multiply floats by the int32 count of steps
+        changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+    following = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, changes),
+        batch_stats=statistics,
+        optimizer_state=optimizer_state,
+    )
+    return following if layout is None else layout(following), sums
+
+
+def _mean_gradients(
+    state: TrainState, frozen_params: Any, batch: Any, key: jax.Array, accumulate: int, **options: Any
+) -> tuple[Any, Any, Any]:
+    """Gradients of the mean loss of the whole batch, the statistics after it, and the sums.
+
+    Args:
+        state: The state.
+        frozen_params: The frozen parameters.
+        batch: Images, labels and mask.
+        key: Random key of the step.
+        accumulate: Number of parts.
+        **options: Of `_differentiate`.
+    """
+    # The gradients are those of the summed loss; scaled as their mean, they stay in the range of float16.
+    scale = scale_of_loss(state.optimizer_state)
+    factor = None if scale is None else scale / len(batch[1])
+    differentiate: Any = functools.partial(_differentiate, state.params, frozen_params, factor=factor, **options)
+    if accumulate == 1:
+        gradients, statistics, sums = differentiate(state.batch_stats, batch, key)
+    else:
+        start = jax.tree.map(jnp.zeros_like, state.params), state.batch_stats
+        gradients, statistics, sums = _accumulate(differentiate, start, batch, key, accumulate)
+    if factor is not None:
+        gradients = jax.tree.map(lambda leaf: leaf / factor.astype(leaf.dtype), gradients)
+    # So far gradients are those of the summed loss: only here is the number of examples in the whole batch known.
+    count = jnp.maximum(sums["loss"].count, 1)
+    gradients = _sum_over(options["axis_name"], gradients)
+    return jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), gradients), statistics, sums
+
+
+def _differentiate(
+    params: Any,
+    frozen_params: Any,
+    statistics: Any,
+    part: Any,
+    key: jax.Array,
+    *,
+    objective: Objective,
+    frozen: frozenset[str],
+    remat: bool,
+    metrics: tuple[str, ...],
+    axis_name: str | None,
+    factor: jax.Array | None,
+) -> tuple[Any, Any, Any]:
+    """Gradients of the summed loss of a part of a batch, times `factor`, the statistics after it, and the sums."""
+    images, labels, mask = part
+
+    def run(params: Any, frozen_params: Any, images: jax.Array) -> Any:
+        return objective.model.apply(
+            _variables(merge_params(params, frozen_params), statistics),
+            images,
+            train=True,
+            frozen=frozen,
+            mask=mask,
+            axis_name=axis_name,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+
+    def total_loss(params: Any) -> tuple[jax.Array, Any]:
+        outputs, updates = (jax.checkpoint(run) if remat else run)(params, frozen_params, images)
+        counted = _all(labels) if mask is None else mask
+        loss = _masked_loss(objective, labels, outputs, counted)
+        sums = {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, counted)}
+        scaled = loss.total if factor is None else loss.total * factor.astype(loss.total.dtype)
+        return scaled, (updates.get("batch_stats", statistics), sums)
+
+    gradients, (moved, sums) = jax.grad(total_loss, has_aux=True)(params)
+    sums = _sum_over(axis_name, sums)
+    if mask is not None:  # a part that is all padding has no statistics: keep the old ones
+        moved = jax.tree.map(lambda new, old: jnp.where(sums["loss"].count > 0, new, old), moved, statistics)
+    return gradients, moved, sums
+
+
+def _accumulate(
+    differentiate: Callable[..., tuple[Any, Any, Any]], start: Any, batch: Any, key: jax.Array, parts: int
+) -> tuple[Any, Any, Any]:
+    """As `differentiate`, over a batch that is computed in parts, one after the other, from zeros and statistics."""
+
+    def add_part(carry: Any, numbered: Any) -> tuple[Any, Any]:
+        gradients, statistics = carry
+        number, part = numbered
+        more, statistics, sums = differentiate(statistics, part, jax.random.fold_in(key, number))
+        return (jax.tree.map(jnp.add, gradients, more), statistics), sums
+
+    numbered = (jnp.arange(parts, dtype=jnp.int32), jax.tree.map(lambda array: _split(array, parts), batch))
+    (gradients, statistics), sums = jax.lax.scan(add_part, start, numbered)
+    return gradients, statistics, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=leaf.dtype), sums)
+
+
+def _sum_over(axis_name: str | None, tree: Any) -> Any:
+    """The sum over the devices of a mapped axis, where there is one."""
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+STATIC = "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "axis_name", "layout"
+
+train_step = jax.jit(take_step, static_argnames=STATIC, donate_argnames=("state",))
+"""`take_step`, jitted. Donates `state`; keyword arguments are static."""
+
+
+def evaluate_batch(
+    variables: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    objective: Objective,
+    metrics: tuple[str, ...] = ("accuracy",),
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
+) -> dict[str, Any]:
+    """Sums the loss and the metrics over a batch, in inference mode.
+
+    `eval_step` is this function jitted, with the keyword arguments static.
+
+    Args:
+        variables: Variables of the model, such as `state.variables`.
+        images: (batch, ...), as the model, or `preprocess`, takes them.
+        labels: (batch, ...), as the loss takes them.
+        mask: (batch,), bool; False for padding. None counts every example.
+        objective: From `make_objective`.
+        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        preprocess: A hashable function of the images that returns what the model takes.
+
+    Returns:
+        "loss" and the metrics; add those of several batches with `add_sums`, then `summarise`.
+
+    Raises:
+        ValueError: Shapes do not fit.
+    """
+    mask = _all(labels) if mask is None else mask
+    outputs: Any = objective.model.apply(variables, images if preprocess is None else preprocess(images))
+    loss = _masked_loss(objective, labels, outputs, mask)
+    return {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
+
+
+eval_step = jax.jit(evaluate_batch, static_argnames=("objective", "metrics", "preprocess"))
+"""`evaluate_batch`, jitted; keyword arguments are static."""
+
+
+def _masked_loss(objective: Objective, labels: jax.Array, outputs: jax.Array, mask: jax.Array) -> Mean:
+    losses = objective.per_example(labels, outputs)
+    # `where`, not a product: zero times the infinite loss of a padding example is NaN.
+    return Mean(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), jnp.sum(mask, dtype=jnp.int32))
+
+
+def _all(labels: jax.Array) -> jax.Array:
+    return jnp.ones(labels.shape[:1], jnp.bool_)
+
+
+def _variables(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
+    return {"params": params} | ({"batch_stats": statistics} if statistics else {})
+
+
+def _split(array: jax.Array, parts: int) -> jax.Array:
+    if parts < 1 or array.shape[0] % parts:
+        raise ValueError(f"A batch of {array.shape[0]} cannot be split into accumulate={parts} equal parts")
+    # Every parts-th example, so that each part of a sharded batch has examples on all devices.
+    return jnp.swapaxes(array.reshape(array.shape[0] // parts, parts, *array.shape[1:]), 0, 1)

@@ -1,0 +1,1 @@
+"""Safe reading of HDF5 files and zip archives of unknown origin."""
