@@ -1,10 +1,16 @@
 """What holds for the distribution as a whole."""
 
 import ast
+import importlib.metadata
+import itertools
 import json
 import subprocess
 import sys
+import sysconfig
 import tomllib
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -58,6 +64,18 @@ def test_nothing_large_and_no_path_of_a_machine_is_committed():
         assert path.stat().st_size < 1 << 20, path
         if path.suffix in {".py", ".md", ".toml", ".json", ""}:
             assert "/wo" + "rk/" not in path.read_text(), path
+
+
+def test_editors_find_an_editable_install():
+    """It is a path; of the import hook that setuptools takes otherwise, pyright knows nothing."""
+    installed = Path(sysconfig.get_path("purelib"))
+    (distribution,) = importlib.metadata.distributions(name="flaxapps", path=[str(installed)])
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if not origin.get("dir_info", {}).get("editable"):
+        pytest.skip("an installed wheel is found by everything")
+    folder = url2pathname(urlsplit(origin["url"]).path)
+    paths = [path.read_text().splitlines() for path in installed.glob("*.pth")]
+    assert folder in itertools.chain(*paths)
 
 
 def test_oldest_versions_are_those_of_the_project():
