@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import flaxapps
-from tests.networks import relative_difference
+from tests.recipe import relative_difference
 
 
 def randomise(keras_model: Any, seed: int = 0) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 import flaxapps
 from tests.code_blocks import WITH_FILES, code_blocks
-from tests.networks import CLASSIC, keras_layers
+from tests.networks import keras_layers
 from tests.places import ROOT
+from tests.recipe import CLASSIC
 from weight_port import published
 
 README = (ROOT / "README.md").read_text()

@@ -50,7 +50,7 @@ OURS = (
 import optax
 from flaxapps import Input, Model, layers, train
 from flaxapps.inception_v3 import features
-from tests.networks import recipe_variables
+from tests.recipe import recipe_variables
 
 image = Input((size, size, 3))
 x = layers.Dense(1024, activation="relu")(layers.GlobalAveragePooling2D()(features(image)))
@@ -78,7 +78,8 @@ KERAS = (
     + """
 import keras
 from tests.golden.recipe import weight
-from tests.networks import SEED, zero_initial_weights
+from tests.networks import zero_initial_weights
+from tests.recipe import SEED
 with zero_initial_weights():
     base = keras.applications.InceptionV3(weights=None, include_top=False, input_shape=(size, size, 3))
     x = keras.layers.Dense(1024, activation="relu")(keras.layers.GlobalAveragePooling2D()(base.output))

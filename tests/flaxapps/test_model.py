@@ -12,7 +12,7 @@ from flax import linen as nn
 import flaxapps
 from flaxapps import Input, Model, layers
 from flaxapps.registry import build_model
-from tests.networks import recipe_variables
+from tests.recipe import recipe_variables
 
 FIRST_BLOCKS = {
     "xception": ("add", {"input_shape": (71, 72, 3)}),

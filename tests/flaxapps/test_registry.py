@@ -8,7 +8,8 @@ import pytest
 import flaxapps
 from flaxapps.inference.preprocessing import known_preprocessing
 from flaxapps.registry import build_model, find_info, find_name, suggestion
-from tests.networks import INFOS, relative_difference
+from tests.networks import INFOS
+from tests.recipe import relative_difference
 
 
 @pytest.mark.parametrize("info", INFOS, ids=lambda info: info.name)

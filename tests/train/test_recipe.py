@@ -10,7 +10,7 @@ from PIL import Image
 
 from flaxapps import Input, Model, layers, train
 from flaxapps.inception_v3 import features
-from tests.networks import recipe_variables
+from tests.recipe import recipe_variables
 from tests.train.small import assert_same
 
 SIZE, BATCH = 75, 2

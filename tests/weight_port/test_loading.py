@@ -11,7 +11,8 @@ import pytest
 
 import flaxapps
 from flaxapps.registry import build_model
-from tests.networks import fresh_keras, golden_layers, layer_arrays, recipe_variables
+from tests.networks import fresh_keras, golden_layers
+from tests.recipe import layer_arrays, recipe_variables
 from weight_port import WeightError, load_weights
 from weight_port.hdf5.arrays import StoredArray
 

@@ -15,7 +15,8 @@ import weight_port
 from flaxapps import Input, Model, layers
 from flaxapps.registry import build_model
 from tests.imported import keras_outputs, randomise
-from tests.networks import VARIANTS, fresh_keras, recipe_variables, relative_difference
+from tests.networks import VARIANTS, fresh_keras
+from tests.recipe import recipe_variables, relative_difference
 from weight_port import WeightError
 from weight_port.layout import all_targets
 from weight_port.writers import ATTRIBUTE_LIMIT, leaves

@@ -14,7 +14,8 @@ from flaxapps import Input, Model, get_model, layers, model_info
 from flaxapps.applications.imagenet_utils import MODES, preprocess_input
 from flaxapps.inference.preprocessing import SCALING, known_preprocessing
 from flaxapps.registry import build_model, find_info
-from tests.networks import CLASSIC, HEADS, keras_without_layers
+from tests.networks import keras_without_layers
+from tests.recipe import CLASSIC, HEADS
 
 FLEXIBLE = [name for name in CLASSIC if model_info(name).channels_first]
 over_networks = pytest.mark.parametrize("name", [*CLASSIC, *HEADS])

@@ -7,16 +7,8 @@ import pytest
 
 import flaxapps
 from flaxapps.registry import build_model
-from tests.networks import (
-    CLASSIC,
-    HEADS,
-    LARGER,
-    VARIANTS,
-    golden_layers,
-    keras_layers,
-    keras_model,
-    keras_without_layers,
-)
+from tests.networks import LARGER, VARIANTS, golden_layers, keras_layers, keras_model, keras_without_layers
+from tests.recipe import CLASSIC, HEADS
 from weight_port.layout import layer_targets
 
 

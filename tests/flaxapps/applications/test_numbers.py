@@ -7,7 +7,8 @@ import pytest
 from flaxapps import predict
 from flaxapps.registry import build_model, model_info
 from flaxapps.transforms.dtype import with_dtype
-from tests.networks import NETWORKS, recipe_variables, relative_difference
+from tests.networks import NETWORKS
+from tests.recipe import recipe_variables, relative_difference
 
 TOLERANCES = {"float64": 1e-6, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
 

@@ -9,7 +9,8 @@ import weight_port
 from flaxapps.layers import GlobalAveragePooling2D, GlobalMaxPooling2D
 from flaxapps.registry import build_model
 from tests.golden import recipe
-from tests.networks import GOLDEN, golden_layers, relative_difference
+from tests.networks import GOLDEN, golden_layers
+from tests.recipe import relative_difference
 
 NETWORKS = [("xception", ""), ("vgg16", ""), ("vgg19", ""), ("resnet50", "keras2"), ("inception_v3", "")]
 TOLERANCE = 1e-5

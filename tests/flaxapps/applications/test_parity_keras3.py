@@ -7,18 +7,8 @@ import pytest
 import flaxapps
 import weight_port
 from flaxapps.registry import build_model
-from tests.networks import (
-    CLASSIC,
-    HEADS,
-    LARGER,
-    NETWORKS,
-    compiled,
-    images_for,
-    keras_layer_outputs,
-    keras_network,
-    recipe_variables,
-    relative_difference,
-)
+from tests.networks import LARGER, NETWORKS, compiled, keras_layer_outputs, keras_network
+from tests.recipe import CLASSIC, HEADS, images_for, recipe_variables, relative_difference
 from weight_port.layout import all_targets
 
 TOLERANCE = 1e-5

@@ -14,16 +14,8 @@ import flaxapps
 from flaxapps import train
 from flaxapps.registry import build_model
 from flaxapps.transforms.dtype import with_dtype
-from tests.networks import (
-    FAMILIES,
-    HEADS,
-    compiled,
-    images_for,
-    keras_network,
-    recipe_variables,
-    relative_difference,
-    zero_initial_weights,
-)
+from tests.networks import compiled, keras_network, zero_initial_weights
+from tests.recipe import FAMILIES, HEADS, images_for, recipe_variables, relative_difference
 from weight_port.layout import layer_targets
 
 TOLERANCE = 1e-9

@@ -16,8 +16,8 @@ from flaxapps import load_model, save_model
 from flaxapps.cli.commands import main
 from flaxapps.demo import photos as demo
 from tests.imported import keras_outputs
-from tests.networks import relative_difference
 from tests.places import DEMO, GOLDEN
+from tests.recipe import relative_difference
 from weight_port import DownloadError
 
 EXPECTED = json.loads((GOLDEN / "kitchenware_keras_logits.json").read_text())

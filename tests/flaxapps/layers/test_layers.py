@@ -8,7 +8,7 @@ import pytest
 from flaxapps import Input, Model, layers
 from flaxapps.layers.activations import ACTIVATIONS
 from flaxapps.ops import primitives as ops
-from tests.networks import relative_difference
+from tests.recipe import relative_difference
 from weight_port.layout import LAYOUT
 
 EVEN, ODD, VECTOR = (6, 8, 4), (7, 5, 4), (12,)

@@ -7,7 +7,7 @@ import pytest
 
 from flaxapps.ops import primitives as ops
 from flaxapps.ops import winograd
-from tests.networks import relative_difference
+from tests.recipe import relative_difference
 
 RANDOM = np.random.default_rng(0)
 

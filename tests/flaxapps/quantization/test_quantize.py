@@ -14,8 +14,8 @@ from flaxapps.photos.reading import photo_format, read_photos
 from flaxapps.registry import build_model
 from flaxapps.transforms.logits import without_last_activation
 from tests.flaxapps.quantization.networks import every_kind, images, variables_of
-from tests.networks import recipe_variables
 from tests.places import DEMO
+from tests.recipe import recipe_variables
 
 MODEL = every_kind()
 VARIABLES = variables_of(MODEL)

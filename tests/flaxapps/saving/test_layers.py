@@ -12,7 +12,7 @@ from flaxapps.layers.activations import ACTIVATIONS
 from flaxapps.saving.dialects import Version, normalized
 from flaxapps.saving.from_config import layer_from_config
 from tests.imported import check_import, random_inputs
-from tests.networks import relative_difference
+from tests.recipe import relative_difference
 
 IMAGE, FREE, WIDE, SEQUENCE, VECTOR = (4, 6, 8), (None, None, 8), (1, 1, 8), (4, 6), (6,)
 BY_NAME = [name for name in ACTIVATIONS if name != "glu"]  # which halves the channels

@@ -12,7 +12,8 @@ import pytest
 import flaxapps
 from flaxapps.saving.load import examine, load_architecture
 from tests.imported import check_import, keras_outputs, random_inputs
-from tests.networks import fresh_keras, relative_difference
+from tests.networks import fresh_keras
+from tests.recipe import relative_difference
 from weight_port import WeightError
 
 

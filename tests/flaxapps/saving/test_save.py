@@ -22,7 +22,8 @@ from flaxapps.saving.from_config import KINDS
 from flaxapps.saving.to_config import layer_entry, operation_entry
 from flaxapps.saving.to_model_config import model_config
 from tests.imported import keras_outputs, random_inputs, randomise
-from tests.networks import VARIANTS, fresh_keras, recipe_variables, relative_difference
+from tests.networks import VARIANTS, fresh_keras
+from tests.recipe import recipe_variables, relative_difference
 from weight_port import WeightError
 from weight_port.layout import all_targets
 

@@ -8,8 +8,8 @@ import pytest
 from flaxapps import Input, Model, layers, load_model
 from flaxapps.demo import photos as demo
 from flaxapps.transforms.dtype import with_dtype
-from tests.networks import relative_difference
 from tests.places import DEMO
+from tests.recipe import relative_difference
 
 
 def nested(dtype: str | None, inner: str | None) -> Model:

@@ -8,7 +8,8 @@ import flaxapps
 from flaxapps import Input, Model, fold_batch_norm, layers
 from flaxapps.registry import build_model
 from tests.golden.recipe import image
-from tests.networks import NETWORKS, recipe_variables, relative_difference
+from tests.networks import NETWORKS
+from tests.recipe import recipe_variables, relative_difference
 
 
 def count(model):

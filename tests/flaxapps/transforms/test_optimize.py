@@ -11,8 +11,9 @@ from flaxapps.photos.reading import photo_format, read_photos
 from flaxapps.registry import build_model
 from flaxapps.transforms.image_by_image import split_image_by_image
 from flaxapps.transforms.optimize import multiply_in_bfloat16, use_winograd
-from tests.networks import CLASSIC, NETWORKS, images_for, recipe_variables, relative_difference
+from tests.networks import NETWORKS
 from tests.places import DEMO
+from tests.recipe import CLASSIC, images_for, recipe_variables, relative_difference
 from weight_port import WeightError
 
 TOLERANCE = {"default": 1e-5, "fast": 1e-4}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flaxapps import Input, Model, layers, rewrite
-from tests.networks import relative_difference
+from tests.recipe import relative_difference
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("f4")
 

@@ -16,7 +16,8 @@ import pytest
 from flaxapps import model_info, optimize, train
 from flaxapps.graph.shapes import pair
 from flaxapps.registry import build_model
-from tests.networks import CLASSIC, HEADS, NETWORKS, all_layers
+from tests.networks import NETWORKS, all_layers
+from tests.recipe import CLASSIC, HEADS
 
 BATCH, CLASSES = 1, 1000  # of a single row too a dense layer is one product there
 OPERATIONS = ("convolution", "dot_general", "reduce_window", "select_and_scatter", "optimization_barrier")
