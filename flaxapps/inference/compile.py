@@ -14,6 +14,8 @@ from flaxapps.inference.predict import compiler_options, forward
 from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.model import Model
 from flaxapps.runtime.process import return_freed_memory
+from flaxapps.transforms.optimize import Mode, checked_mode
+from flaxapps.transforms.optimize import optimize as optimize_model
 
 Shape = tuple[int, ...]
 
@@ -98,6 +100,7 @@ def compile(
     dtype: str = "float32",
     *,
     preprocess: bool | str | Function = False,
+    optimize: Mode | None = None,
     device: jax.Device | None = None,
 ) -> Compiled:
     """Compiles a network ahead of time, for batches of one shape on one device.
@@ -117,6 +120,8 @@ def compile(
             several inputs. None takes the model's own.
         dtype: Dtype of the images: "float32", "uint8" (a quarter of the bytes to send) or any other numeric one.
         preprocess: Preprocessing to compile in before the network, as for `predict`.
+        optimize: "default" or "fast" compiles what `flaxapps.optimize` makes of the network, in place of the network
+            itself; None compiles it as it is.
         device: The device to compute on; None takes JAX's first local device.
 
     Returns:
@@ -124,10 +129,14 @@ def compile(
 
     Raises:
         ValueError: The batch size is not positive, the shape does not fit the model or leaves sizes free, the dtype
-            is not numeric, or the preprocessing is not known.
+            is not numeric, or the preprocessing or the mode is not known.
     """
     function = preprocessing_function(model, preprocess)
-    sharding = SingleDeviceSharding(device or jax.local_devices()[0])
+    device = device or jax.local_devices()[0]
+    if optimize is not None:
+        mode = checked_mode(optimize, "optimize")
+        model, variables = optimize_model(model, variables, mode, platform=device.platform)
+    sharding = SingleDeviceSharding(device)
     inputs = batch_inputs(model, batch_size, input_shape, dtype, sharding)
     variables = jax.device_put(variables, sharding)
     executable = _compile(model, function, variables, inputs)

@@ -7,6 +7,7 @@ import pytest
 import flaxapps
 from flaxapps import Input, Model, layers
 from flaxapps.inference.compile import estimate_costs
+from tests.recipe import recipe_variables, relative_difference
 
 SHAPE = (6, 5, 3)
 
@@ -54,6 +55,23 @@ def test_preprocessing_is_compiled_in():
     compiled = flaxapps.compile(MODEL, VARIABLES, 2, dtype="uint8", preprocess="tf")
     x = photos(2, *SHAPE)
     assert_close(compiled(x), MODEL.apply(VARIABLES, x.astype("float32") / 127.5 - 1))
+
+
+@pytest.mark.parametrize("mode", ["default", "fast"])
+def test_the_optimized_network_is_compiled(mode):
+    image = Input((40, 40, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(32, 3, name="conv")(image))
+    model = Model(image, layers.Conv2D(32, 3)(layers.Activation("relu")(x)))
+    variables = recipe_variables(model)
+    compiled = flaxapps.compile(model, variables, 2, dtype="uint8", preprocess="tf", optimize=mode)
+    kinds = {layer.class_name for layer in compiled.model.layers}
+    assert "BatchNormalization" not in kinds
+    assert kinds == {layer.class_name for layer in flaxapps.optimize(model, variables, mode).model.layers}
+    x = photos(2, 40, 40, 3)
+    expected = model.apply(variables, x.astype("float32") / 127.5 - 1)
+    assert relative_difference(compiled(x), expected) < (1e-5 if mode == "default" else 1e-4)
+    with pytest.raises(ValueError, match="optimize"):
+        flaxapps.compile(model, variables, 2, optimize="quick")
 
 
 def test_free_sizes_and_channels_first():
