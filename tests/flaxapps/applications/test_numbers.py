@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from flaxapps import predict
+from flaxapps.inference.preprocessing import preprocessing_function
 from flaxapps.registry import build_model, model_info
 from flaxapps.transforms.dtype import with_dtype
-from tests.networks import NETWORKS
+from tests.networks import NETWORKS, compiled
 from tests.recipe import recipe_variables, relative_difference
 
 TOLERANCES = {"float64": 1e-6, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
@@ -41,6 +41,9 @@ def test_extreme_images_give_finite_features(name, dtype):
     )
     variables = recipe_variables(model)
     images = np.stack([np.full((size, size, 3), value, np.float32) for value in (0, 255, 1e4)])
-    features = predict(model, variables, images, preprocess=True, optimize=None)
+    preprocess = preprocessing_function(model, True)  # None where the network scales images itself
+    given = images if preprocess is None else preprocess(images)
+    features = compiled(model.apply, variables, given)
+    assert features.dtype == dtype
     assert np.isfinite(features).all()
     assert not np.array_equal(features[0], features[1])
