@@ -216,9 +216,13 @@ class Model(nn.Module):
         raise ValueError(f"No layer is called {name!r}. There are: {', '.join(layer.name for layer in self.layers)}")
 
     @nn.nowrap
-    def summary(self) -> None:
-        """Prints a table: index, name, kind, output shape, parameters and inputs of every layer."""
-        print_summary(self.graph, self.name or "functional")
+    def summary(self, *, width: int | None = None) -> None:
+        """Prints a table: index, name, kind, output shape, parameters and inputs of every layer.
+
+        Args:
+            width: Columns of the table; None takes those of the terminal, or 140 in a file, a pipe or a notebook.
+        """
+        print_summary(self.graph, self.name or "functional", width)
 
     @nn.nowrap
     def plot(self, path: str | os.PathLike[str], *, full: bool = False) -> None:

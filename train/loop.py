@@ -19,6 +19,7 @@ from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.errors import Interrupted
 from flaxapps.train.history import History
 from flaxapps.train.moved import accept_moved_keywords
+from flaxapps.train.optimizers import find_optimizer
 from flaxapps.train.options import CheckpointFolder, Computation, Devices, FeatureCache
 from flaxapps.train.run import InterruptedRun, Run
 from flaxapps.train.setup import set_up
@@ -60,7 +61,7 @@ def fit(
     variables: Mapping[str, Any] | TrainState,
     data: Any,
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: str | optax.GradientTransformation,
     batch_size: int = 32,
     loss: str | LossFunction = "categorical_crossentropy",
     frozen: frozenset[str] = frozenset(),
@@ -94,7 +95,8 @@ def fit(
         variables: Initial variables. They are not modified: trainable parameters are copied, frozen ones are shared
             with the result. Or `result.state`, to go on with its optimizer and random numbers.
         data: (images, labels) arrays, `train.image_folder(...)`, any other `Dataset`, or an iterable of batches.
-        optimizer: From Optax, with the learning rate or a schedule of it.
+        optimizer: From Optax, with the learning rate or a schedule of it; or a name of Keras's, with Keras's default
+            rate: "adam", "adamw", "rmsprop", "sgd" and others of `flaxapps.train.optimizers.OPTIMIZERS`.
         batch_size: Examples in a batch, over all devices.
         loss: As `make_objective` takes it; "categorical_crossentropy" takes one-hot labels and class indices.
         frozen: Names of frozen layers, from `frozen_layers`.
@@ -126,14 +128,15 @@ def fit(
 
     Raises:
         ValueError: Arguments do not fit each other, the model or the data; all problems are listed.
+        TypeError: `optimizer` is neither from Optax nor a name.
         TrainingError: There is no data, or the loss is NaN or infinite (the message names the step).
         CheckpointError: Checkpoints belong to another run (the differences are listed), or cannot be read or written.
         Interrupted: SIGTERM or Ctrl-C was received. The run is saved first if there is a `checkpoint_dir`.
     """
     validation = None if validation_data is None else as_dataset(validation_data)
     return _fit(FitArguments(
-        model=model, variables=variables, data=as_dataset(data), validation=validation, optimizer=optimizer,
-        batch_size=batch_size, loss=loss, frozen=frozen, epochs=epochs, initial_epoch=initial_epoch,
+        model=model, variables=variables, data=as_dataset(data), validation=validation,
+        optimizer=find_optimizer(optimizer), batch_size=batch_size, loss=loss, frozen=frozen, epochs=epochs, initial_epoch=initial_epoch,
         parallel=parallel, devices=Devices.of(devices),
         cache=FeatureCache.of(cache_features), checkpoints=CheckpointFolder.of(checkpoint_dir), seed=seed,
         computation=computation or Computation(), verbose=verbose, metrics=metrics, class_weights=class_weights,

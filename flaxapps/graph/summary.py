@@ -8,12 +8,13 @@ from flaxapps.graph.symbolic import Weight
 from flaxapps.runtime.console import new_table, open_console
 
 
-def print_summary(graph: Graph, title: str) -> None:
+def print_summary(graph: Graph, title: str, width: int | None = None) -> None:
     """Prints index, name, kind, output shape, parameters and inputs of every layer, and the totals.
 
     Args:
         graph: The graph; layers of a nested model are listed below it.
         title: Name of the model.
+        width: Columns; None takes those of the terminal, or 140 in a file or pipe.
     """
     table = new_table(caption=_totals(list(_all_weights(graph))))
     table.title = title
@@ -23,7 +24,7 @@ def print_summary(graph: Graph, title: str) -> None:
     table.add_column("connected to", overflow="fold")
     for row in rows(graph):
         table.add_row(*row)
-    open_console().print(table)
+    open_console(width=width).print(table)
 
 
 def rows(graph: Graph, indent: str = "") -> Iterable[tuple[str, ...]]:
