@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 import weight_port
+from flaxapps.drawing.picture import write_drawing
 from flaxapps.drawing.svg import draw
 from flaxapps.graph.batch import Batch
 from flaxapps.graph.graph import Graph, LayerInGraph
@@ -21,7 +22,7 @@ from flaxapps.graph.summary import print_summary
 from flaxapps.graph.symbolic import Node, as_given, as_nodes
 from flaxapps.graph.variables import Variables, fresh_variables, weight_paths
 from flaxapps.layers import Functional, InputLayer
-from flaxapps.runtime.files import local_file, replacing
+from flaxapps.runtime.files import local_file
 
 
 class Model(nn.Module):
@@ -226,17 +227,17 @@ class Model(nn.Module):
 
     @nn.nowrap
     def plot(self, path: str | os.PathLike[str], *, full: bool = False) -> None:
-        """Draws the network to an SVG file. Every box has its details in its title.
+        """Draws the network to a file. In SVG, every box has its details in its title.
 
         Args:
-            path: The file, written atomically.
+            path: The file, written atomically; its ending decides the format: .svg, .png or .pdf.
             full: Whether to draw every layer, also inside nested models, or every block.
 
         Raises:
-            OSError: The file cannot be written.
+            ValueError: The name of the file ends otherwise.
+            ImportError: Matplotlib, which PNG and PDF need, is not installed.
         """
-        with replacing(path) as file:
-            file.write(draw(self.graph, self.name or "functional", full=full))
+        write_drawing(draw(self.graph, self.name or "functional", full=full), path)
 
     @nn.nowrap
     def init_variables(self, seed: int = 0, base: Variables | None = None) -> dict[str, Any]:

@@ -136,7 +136,8 @@ def fit(
     validation = None if validation_data is None else as_dataset(validation_data)
     return _fit(FitArguments(
         model=model, variables=variables, data=as_dataset(data), validation=validation,
-        optimizer=find_optimizer(optimizer), batch_size=batch_size, loss=loss, frozen=frozen, epochs=epochs, initial_epoch=initial_epoch,
+        optimizer=find_optimizer(optimizer),
+        batch_size=batch_size, loss=loss, frozen=frozen, epochs=epochs, initial_epoch=initial_epoch,
         parallel=parallel, devices=Devices.of(devices),
         cache=FeatureCache.of(cache_features), checkpoints=CheckpointFolder.of(checkpoint_dir), seed=seed,
         computation=computation or Computation(), verbose=verbose, metrics=metrics, class_weights=class_weights,
