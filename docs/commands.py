@@ -9,8 +9,9 @@ from mkdocs.structure.files import File, Files
 
 from flaxapps.cli.commands import new_flaxapps_parser
 
-
-SEVERAL = "flaxapps evaluate photos_by_class/ --model resnet50 \\\n    --coordinator 10.0.0.1:8476 --num-processes 2 --process-id 0"
+SEVERAL = (
+    "flaxapps evaluate by_class/ --model resnet50 \\\n    --coordinator 10.0.0.1:8476 --num-processes 2 --process-id 0"
+)
 # Of options that no help text has an example of.
 EXAMPLES = {
     "--antialias": "flaxapps predict photos/ --model mine.keras --no-antialias --no-orientation",
@@ -81,10 +82,10 @@ def shared(parsers: dict[str, argparse.ArgumentParser]) -> str:
     ]
     for option, found in sorted(where.items()):
         if len(found) > 1:
-            name, action = next(iter(found.items()))
+            name = "predict" if "predict" in found else next(iter(found))
             links = ", ".join(f"[{each}]({each}.md)" for each in found)
-            lines += [f"## {option}", "", f"{spelled(action)} of {links}", ""]
-            lines += [sentence(described(action, parsers[name])), "", "```sh", example(option, parsers), "```", ""]
+            lines += [f"## {option}", "", f"{spelled(found[name])} of {links}".replace("\\|", "|"), ""]
+            lines += [sentence(described(found[name], parsers[name])), "", "```sh", example(option, parsers), "```", ""]
     return "\n".join(lines)
 
 

@@ -189,7 +189,8 @@ def test_quantize_leaves_broken_photos_out(run, logits: Path, tmp_path: Path):
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(12):
-        Image.fromarray(np.full((8, 8, 3), 20 * number, np.uint8)).save(photos / f"{number}.png")
+        noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(noise).save(photos / f"{number}.png")
     (photos / "broken.png").write_bytes(b"no photo")
     given = ("quantize", logits / "logits.keras", photos, "--preprocess", "tf", "--output", tmp_path / "q.npz")
     code, _, err = run(*given)
