@@ -185,14 +185,17 @@ def test_cropping_in_predict(run, logits: Path):
     assert "--resize 7 is too small" in run(*given, "--resize", 7)[2]
 
 
-def test_quantize_leaves_broken_photos_out(run, logits: Path, tmp_path: Path):
-    photos = tmp_path / "photos"
+def test_quantize_leaves_broken_photos_out(run, tmp_path: Path):
+    photos, random = tmp_path / "photos", np.random.default_rng(0)
     photos.mkdir()
     for number in range(12):
-        noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
-        Image.fromarray(noise).save(photos / f"{number}.png")
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(photos / f"{number}.png")
     (photos / "broken.png").write_bytes(b"no photo")
-    given = ("quantize", logits / "logits.keras", photos, "--preprocess", "tf", "--output", tmp_path / "q.npz")
+    image = Input((8, 8, 3))
+    x = layers.Conv2D(16, 3)(layers.Conv2D(16, 3)(image))
+    model = Model(image, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+    flaxapps.save_model(model, model.init_variables(), tmp_path / "small.keras")
+    given = ("quantize", tmp_path / "small.keras", photos, "--preprocess", "tf", "--output", tmp_path / "q.npz")
     code, _, err = run(*given)
     assert code == 0, err
     assert "left out: " in err
