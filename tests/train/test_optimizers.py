@@ -43,7 +43,6 @@ def test_fit_takes_a_name():
     by_name = train.fit(model, model.init_variables(), data, optimizer="Adam", **given)
     by_optax = train.fit(model, model.init_variables(), data, optimizer=optax.adam(1e-3, eps=1e-7), **given)
     jax.tree.map(np.testing.assert_array_equal, by_name.variables, by_optax.variables)
-    with pytest.raises(ValueError, match=r"one of sgd, rmsprop, .*=optax\.adam\(1e-4\); got 'adam\(0\.1\)'"):
-        train.fit(model, model.init_variables(), data, optimizer="adam(0.1)", **given)
-    with pytest.raises(TypeError, match=r"should be from Optax, .*; got builtins.tuple"):
-        train.fit(model, model.init_variables(), data, optimizer=("adam", 1e-3), **given)
+    for wrong in ("adam(0.1)", ("adam", 1e-3), optax.adam):
+        with pytest.raises(ValueError, match=r"optimizer should be from Optax with its rate, such as optax\.adam"):
+            train.fit(model, model.init_variables(), data, optimizer=wrong, **given)
