@@ -9,12 +9,37 @@ from mkdocs.structure.files import File, Files
 
 from flaxapps.cli.commands import new_flaxapps_parser
 
+SEVERAL = (
+    "flaxapps evaluate by_class/ --model resnet50 \\\n    --coordinator 10.0.0.1:8476 --num-processes 2 --process-id 0"
+)
+# Of options that no help text has an example of.
+EXAMPLES = {
+    "--antialias": "flaxapps predict photos/ --model mine.keras --no-antialias --no-orientation",
+    "--batch-size": "flaxapps predict photos/ --model resnet50 --batch-size 128 --device gpu",
+    **dict.fromkeys(("--coordinator", "--num-processes", "--process-id"), SEVERAL),
+    "--describe": "flaxapps summary resnet50 --describe --batch-size 32",
+    "--distributed": "srun flaxapps evaluate photos_by_class/ --model resnet50 --distributed",
+    "--interpolation": "flaxapps predict photos/ --model resnet50 --interpolation nearest",
+    "--labels": "flaxapps predict photos/ --model mine.keras --labels names.txt --preprocess tf",
+    "--on-error": "flaxapps evaluate photos_by_class/ --model resnet50 --on-error raise",
+    "--optimize": "flaxapps evaluate photos_by_class/ --model resnet50 --optimize fast",
+    "--orientation": "flaxapps predict photos/ --model mine.keras --no-antialias --no-orientation",
+    "--resize": "flaxapps predict photos/ --model resnet50 --resize 256",
+    "--crop": "flaxapps predict photos/ --model mobilenet_v2_any_size.keras --resize 256 --crop 224",
+    "--size": "flaxapps predict photos/ --model any_size.keras --size 299 299",
+    "--weights": "flaxapps predict photos/ --model vgg16 --weights vgg16_finetuned.weights.h5",
+}
+
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Adds the pages of the commands to the navigation, below the overview."""
     for entry in config.nav or []:
         if isinstance(entry, dict) and "Commands" in entry:
-            entry["Commands"] = ["commands/index.md", *({name: f"commands/{name}.md"} for name in commands())]
+            entry["Commands"] = [
+                "commands/index.md",
+                {"Options": "commands/options.md"},
+                *({name: f"commands/{name}.md"} for name in commands()),
+            ]
     return config
 
 
@@ -35,20 +60,49 @@ def pages() -> Iterator[tuple[str, str]]:
     """Yields the path in `docs` and the text of every page."""
     parsers = commands()
     rows = [f"| [{name}]({name}.md) | {escaped(summary(parser))} |" for name, parser in parsers.items()]
-    yield "commands/index.md", "\n".join(["# Commands", "", "| command | |", "|---|---|", *rows, "", shared(parsers)])
+    text = "Options that several commands have, such as `--resize` and `--format`: [options](options.md)."
+    yield "commands/index.md", "\n".join(["# Commands", "", "| command | |", "|---|---|", *rows, "", text, ""])
+    yield "commands/options.md", shared(parsers)
     for name, parser in parsers.items():
         yield f"commands/{name}.md", page(name, parser)
 
 
 def shared(parsers: dict[str, argparse.ArgumentParser]) -> str:
-    """Formats the table of the options that several commands have."""
-    where: dict[str, list[str]] = {}
+    """Formats the page of the options that several commands have, with an example of each."""
+    where: dict[str, dict[str, argparse.Action]] = {}
     for name, parser in parsers.items():
         for action in parser._actions:
             if action.option_strings and action.help != argparse.SUPPRESS and action.dest != "help":
-                where.setdefault(action.option_strings[0], []).append(name)
-    rows = [f"| `{option}` | {', '.join(names)} |" for option, names in where.items() if len(names) > 1]
-    return "\n".join(["## Options of several commands", "", "| option | commands |", "|---|---|", *rows, ""])
+                where.setdefault(action.option_strings[0], {})[name] = action
+    lines = [
+        "# Options of several commands",
+        "",
+        "An option means the same, with the same default, in all commands.",
+        "",
+    ]
+    for option, found in sorted(where.items()):
+        if len(found) > 1:
+            name = "predict" if "predict" in found else next(iter(found))
+            links = ", ".join(f"[{each}]({each}.md)" for each in found)
+            lines += [f"## {option}", "", f"{spelled(found[name])} of {links}".replace("\\|", "|"), ""]
+            lines += [sentence(described(found[name], parsers[name])), "", "```sh", example(option, parsers), "```", ""]
+    return "\n".join(lines)
+
+
+def example(option: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
+    """Returns a command with an option: the shortest in the help texts, or else one of `EXAMPLES`."""
+    written = [
+        line.partition("  #")[0].rstrip(" &").strip()
+        for parser in parsers.values()
+        for line in split_epilog((parser.epilog or "").replace("\\\n", ""))[0].splitlines()
+        if f" {option} " in f"{line} "
+    ]
+    return EXAMPLES.get(option) or min(written, key=len)
+
+
+def sentence(text: str) -> str:
+    """Returns a help text as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def page(name: str, parser: argparse.ArgumentParser) -> str:

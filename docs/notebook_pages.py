@@ -31,7 +31,8 @@ def pages(path: Path) -> Iterator[tuple[str, str | bytes]]:
     for number, cell in enumerate(json.loads(path.read_text())["cells"]):
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            lines += [source.replace(".ipynb)", ".md)"), ""]
+            source = source.replace(".ipynb)", ".md)").replace("](../docs/", "](../")  # as links of the site
+            lines += [source.replace("](../SCALING.md)", "](../scaling.md)"), ""]
             headings = [line.lstrip("# ") for line in source.splitlines() if line.startswith("#")]
             heading = headings[-1] if headings else heading
             continue

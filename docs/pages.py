@@ -25,8 +25,41 @@ from weight_port.published import PublishedFile
 SCALING = Path(__file__).parent.parent / "SCALING.md"  # in the repository root, beside the README
 PACKAGES = ("flaxapps", "weight_port")
 LAYER_HEADINGS = ("#", "layer", "kind", "output shape", "parameters", "connected to")
+# Of `flaxapps.train`, in the order in which a user needs them; names that are not here come last.
+TASKS = {
+    "Train": ("fit", "FitResult", "EarlyStopping", "CheckpointFolder", "Computation", "Devices", "FeatureCache"),
+    "Evaluate": ("evaluate",),
+    "Read data": ("image_folder", "image_table", "ArrayDataset", "as_dataset", "Dataset", "Augmentation"),
+    "Keep class names": ("save_class_names", "load_class_names"),
+    "Freeze layers": ("frozen_layers", "trainable_mask", "param_labels", "split_params", "merge_params"),
+    "Cache features": ("compute_features", "split_at_frozen", "FeatureDataset"),
+    "Watch a run": ("CSVLog", "TensorBoard", "ProgressDisplay", "StepEnd", "EpochEnd", "write_csv"),
+    "Handle errors": ("TrainingError", "CheckpointError", "Interrupted"),
+    "Write your own loop": (
+        "train_step",
+        "eval_step",
+        "create_state",
+        "TrainState",
+        "make_objective",
+        "Objective",
+        "dynamic_loss_scale",
+        "last_activation",
+        "without_last_activation",
+    ),
+    "Losses and metrics": (
+        "categorical_crossentropy",
+        "sparse_categorical_crossentropy",
+        "binary_crossentropy",
+        "accuracy",
+        "top_k_accuracy",
+        "confusion_matrix",
+        "add_sums",
+        "summarise",
+        "Mean",
+    ),
+}
 REFERENCES = {
-    "flaxapps": ("flaxapps", "Build, run, load, save and transform models."),
+    "flaxapps": ("flaxapps.api", "Build, run, load, save and transform models."),
     "layers": ("flaxapps.layers", "Keras's layers and their arguments. Call a layer on a node to add it to the graph."),
     "image": ("flaxapps.image", "Load and save photos as arrays."),
     "explain": ("flaxapps.explain", "Attribution: which parts of an image support a class."),
@@ -56,12 +89,12 @@ def pages() -> Iterator[tuple[str, str]]:
     infos = [model_info(name) for name in list_models()]
     yield "networks/index.md", networks_page(infos)
     for info in infos:
-        model = build_model(info.name)
+        model = build_model(info.name, input_shape=(info.default_size, info.default_size, 3))
         yield f"networks/{info.name}.md", network_page(info, model)
         title, page = f"All layers of {info.function}", f"{info.name}/"
         picture = draw(model.graph, title, full=True, link=lambda name, page=page: f"{page}#{anchor(name)}")
         yield f"networks/{info.name}.svg", picture
-    yield "scaling.md", SCALING.read_text(encoding="utf-8").replace("](docs/", "](")
+    yield "scaling.md", SCALING.read_text(encoding="utf-8").replace("](docs/", "](").replace(".ipynb)", ".md)")
     for page, (module, summary) in REFERENCES.items():
         yield f"reference/{page}.md", reference_page(importlib.import_module(module), summary)
 
@@ -122,6 +155,16 @@ Each box links to its last layer below, and shows details on hover. A diagram of
 
 <div class="diagram" data-search-exclude>{blocks}</div>
 
+## Feature maps
+
+The last layer of every size, for images of {info.default_size} x {info.default_size}. To get one of them:
+`Model(model.input, model.get_layer(NAME).output)`, or `flaxapps predict --layer NAME --format npz`
+([more](../how/features.md)).
+
+| layer | height x width x channels | image / feature map |
+|---|---|--:|
+{feature_rows(model)}
+
 ## Weights
 
 | file | classifier | size MB | licence |
@@ -130,7 +173,7 @@ Each box links to its last layer below, and shows details on hover. A diagram of
 
 ## Layers
 
-In Keras's order: indices and names are those of `model.layers`.
+In Keras's order: indices and names are those of `model.layers`. Shapes are for images of the default size.
 
 <div class="layers" data-search-exclude><table>
 <thead><tr>{headings}</tr></thead>
@@ -138,6 +181,18 @@ In Keras's order: indices and names are those of `model.layers`.
 {layer_rows(model)}
 </tbody></table></div>
 """
+
+
+def feature_rows(model: Model) -> str:
+    """Formats the rows of the last layer of every size of feature maps, and of the feature vector."""
+    last: dict[tuple[int, ...], str] = {}
+    for layer in model.layers[1:]:
+        if len(layer.output_shape) == 4:
+            last[layer.output_shape[1:3]] = f"| `{layer.name}` | {' x '.join(map(str, layer.output_shape[1:]))} |"
+    height = model.input_shape[1]
+    maps = [f"{row} {round(height / size[0])} |" for size, row in last.items() if size[0] > 1]
+    vectors = [each for each in model.layers if each.class_name == "GlobalAveragePooling2D"]
+    return "\n".join([*maps, *(f"| `{each.name}` | {each.output_shape[-1]} | |" for each in vectors[-1:])])
 
 
 def function_anchor(info: ModelInfo) -> str:
@@ -171,14 +226,33 @@ def layer_rows(model: Model) -> str:
 def reference_page(module: ModuleType, summary: str) -> str:
     """Formats the reference page of everything a module exports."""
     names = public_names(module)
-    if module.__name__ == "flaxapps":
+    if module.__name__ == "flaxapps.api":
         names.append("flaxapps.applications.application.Application")
+    if module.__name__ == "flaxapps.train":
+        return f"# {module.__name__}\n\n{summary}\n\n{by_task(names)}\n"
     # The methods of a layer are internal; users need its arguments only.
     options = "\n    options:\n      members: false" if module.__name__ == "flaxapps.layers" else ""
     entries = "\n\n".join(f"::: {name}{options}" for name in names)
-    if module.__name__ == "flaxapps":
+    if module.__name__ == "flaxapps.api":
         entries += "\n\n" + "\n\n".join(map(network_entry, map(model_info, list_models())))
-    return f"# {module.__name__}\n\n{summary}\n\n{entries}\n"
+    return f"# {module.__name__.removesuffix('.api')}\n\n{summary}\n\n{entries}\n"
+
+
+def by_task(names: list[str]) -> str:
+    """Formats the reference of `flaxapps.train`: its names below the task that they are for."""
+    rest = dict.fromkeys(names)
+    lines = []
+    for task, wanted in TASKS.items():
+        found = [full for name in wanted for full in names if full.rpartition(".")[2] == name]
+        lines += [f"## {task}", "", *(f"{entry(full)}\n" for full in dict.fromkeys(found))]
+        for full in found:
+            rest.pop(full, None)
+    return "\n".join([*lines, "## Other", "", *(f"{entry(full)}\n" for full in rest)])
+
+
+def entry(name: str) -> str:
+    """Formats the directive of one name, a level below its task."""
+    return f"::: {name}\n    options:\n      heading_level: 3"
 
 
 def network_entry(info: ModelInfo) -> str:
@@ -206,7 +280,11 @@ def public_names(module: ModuleType) -> list[str]:
     for name, value in vars(module).items():
         home = getattr(value, "__module__", None) or ""
         package = home.split(".")[0]
-        own = home == module.__name__ or module.__spec__.submodule_search_locations is not None
+        own = (
+            home == module.__name__
+            or module.__name__ == "flaxapps.api"
+            or module.__spec__.submodule_search_locations is not None
+        )
         network = hasattr(value, "info")  # made by a function, so that its source has no signature
         if not name.startswith("_") and callable(value) and package in PACKAGES and own and not network:
             names |= {f"{home}.{value.__name__}", f"{home}.{name}"}  # two for compiled functions

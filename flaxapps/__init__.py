@@ -2,29 +2,37 @@
 
 A network is a hashable static description (`Model`) plus an explicit tree of arrays. Weights are read from the files
 that Keras publishes and writes, bit for bit, and can be written back to them.
+
+`import flaxapps` alone loads nothing: JAX and everything else are imported when the first name is used, so that
+`flaxapps --help` answers at once.
 """
 
-from flaxapps import explain as explain
-from flaxapps import image as image
-from flaxapps import layers as layers
-from flaxapps.applications.info import ModelInfo as ModelInfo
-from flaxapps.catalogue import *  # noqa: F403 (one list of networks is enough)
-from flaxapps.inference.compile import Compiled as Compiled
-from flaxapps.inference.compile import compile as compile
-from flaxapps.inference.export import export as export
-from flaxapps.inference.export import load_exported as load_exported
-from flaxapps.inference.predict import predict as predict
-from flaxapps.layers import Input as Input
-from flaxapps.model import Model as Model
-from flaxapps.model import Network as Network
-from flaxapps.quantization.quantize import quantization_report as quantization_report
-from flaxapps.quantization.quantize import quantize as quantize
-from flaxapps.quantization.report import QuantizationReport as QuantizationReport
-from flaxapps.registry import get_model as get_model
-from flaxapps.registry import list_models as list_models
-from flaxapps.registry import model_info as model_info
-from flaxapps.saving.load import load_model as load_model
-from flaxapps.saving.save import save_model as save_model
-from flaxapps.transforms.fold import fold_batch_norm as fold_batch_norm
-from flaxapps.transforms.optimize import optimize as optimize
-from flaxapps.transforms.rewrite import rewrite as rewrite
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flaxapps.api import *  # noqa: F403 (one list of names is enough)
+else:
+
+    def __getattr__(name):
+        """Imports the module of this name, or else all public names."""
+        if name != "__all__" and name.startswith("__"):
+            raise AttributeError(f"module 'flaxapps' has no attribute {name!r}")
+        if importlib.util.find_spec(f"flaxapps.{name}"):
+            return importlib.import_module(f"flaxapps.{name}")
+        names = _public_names()
+        if name == "__all__":
+            return sorted(names)
+        if name not in names:
+            raise AttributeError(f"module 'flaxapps' has no attribute {name!r}")
+        globals().update(names)
+        return names[name]
+
+    def __dir__():
+        """Lists the public names."""
+        return sorted({*globals(), *_public_names()})
+
+    def _public_names():
+        api = importlib.import_module("flaxapps.api")
+        return {name: value for name, value in vars(api).items() if not name.startswith("_")}

@@ -12,16 +12,17 @@ import numpy as np
 from flax import linen as nn
 
 import weight_port
+from flaxapps.drawing.picture import write_drawing
 from flaxapps.drawing.svg import draw
 from flaxapps.graph.batch import Batch
 from flaxapps.graph.graph import Graph, LayerInGraph
 from flaxapps.graph.interpreter import check_frozen, run
-from flaxapps.graph.shapes import in_layout
+from flaxapps.graph.shapes import advice_on_shape, in_layout
 from flaxapps.graph.summary import print_summary
 from flaxapps.graph.symbolic import Node, as_given, as_nodes
 from flaxapps.graph.variables import Variables, fresh_variables, weight_paths
 from flaxapps.layers import Functional, InputLayer
-from flaxapps.runtime.files import local_file, replacing
+from flaxapps.runtime.files import local_file
 
 
 class Model(nn.Module):
@@ -187,8 +188,8 @@ class Model(nn.Module):
             sizes = zip(shape[1:], array.shape[1:], strict=False)
             if array.ndim != len(shape) or any(want not in (None, got) for want, got in sizes):
                 wanted = ", ".join("any" if size is None else str(size) for size in shape[1:])
-                missing = ": put one image into a batch with x[None]" if array.ndim == len(shape) - 1 else ""
-                raise ValueError(f"{title} takes arrays of shape (batch, {wanted}), got {array.shape}{missing}")
+                advice = advice_on_shape(shape[1:], tuple(array.shape))
+                raise ValueError(f"{title} takes arrays of shape (batch, {wanted}), got {array.shape}{advice}")
 
     @nn.nowrap
     def get_layer(self, name: str | None = None, index: int | None = None) -> LayerInGraph:
@@ -216,23 +217,27 @@ class Model(nn.Module):
         raise ValueError(f"No layer is called {name!r}. There are: {', '.join(layer.name for layer in self.layers)}")
 
     @nn.nowrap
-    def summary(self) -> None:
-        """Prints a table: index, name, kind, output shape, parameters and inputs of every layer."""
-        print_summary(self.graph, self.name or "functional")
+    def summary(self, *, width: int | None = None) -> None:
+        """Prints a table: index, name, kind, output shape, parameters and inputs of every layer.
+
+        Args:
+            width: Columns of the table; None takes those of the terminal, or 140 in a file, a pipe or a notebook.
+        """
+        print_summary(self.graph, self.name or "functional", width)
 
     @nn.nowrap
     def plot(self, path: str | os.PathLike[str], *, full: bool = False) -> None:
-        """Draws the network to an SVG file. Every box has its details in its title.
+        """Draws the network to a file. In SVG, every box has its details in its title.
 
         Args:
-            path: The file, written atomically.
+            path: The file, written atomically; its ending decides the format: .svg, .png or .pdf.
             full: Whether to draw every layer, also inside nested models, or every block.
 
         Raises:
-            OSError: The file cannot be written.
+            ValueError: The name of the file ends otherwise.
+            ImportError: Matplotlib, which PNG and PDF need, is not installed.
         """
-        with replacing(path) as file:
-            file.write(draw(self.graph, self.name or "functional", full=full))
+        write_drawing(draw(self.graph, self.name or "functional", full=full), path)
 
     @nn.nowrap
     def init_variables(self, seed: int = 0, base: Variables | None = None) -> dict[str, Any]:

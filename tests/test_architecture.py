@@ -32,7 +32,8 @@ FLOORS = (
     "flaxapps.cli",
     "DOORS",  # what users import and run: re-exports, and `python -m`
 )
-DOORS = ("flaxapps", "flaxapps.__main__", "weight_port.__main__")
+DOORS = ("flaxapps", "flaxapps.api", "flaxapps.__main__", "weight_port.__main__")
+LAZY = ("flaxapps", "flaxapps.cli.commands")  # import the rest when it is needed: `flaxapps --help` takes 0.1 s
 LARGEST_FOLDER = 24  # source files, __init__.py included
 
 
@@ -90,7 +91,7 @@ def test_there_is_no_circle():
 
 def test_no_module_is_imported_by_its_name():
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text())) if module not in LAZY else ():
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
                 name = ast.literal_eval(node.args[0])  # of other packages, in full
                 assert not name.startswith(("flaxapps", "weight_port", "train")), f"{module}, line {node.lineno}"
@@ -103,7 +104,7 @@ def test_our_modules_are_imported_at_the_top():
         ]
         top = {line for node in statements for line in range(node.lineno, node.end_lineno + 1)}
         inside = [line for line, _ in imports(module) if line not in top]
-        assert not inside, f"{module}: lines {inside}"
+        assert not inside or module in LAZY, f"{module}: lines {inside}"
 
 
 def test_folders_are_small():

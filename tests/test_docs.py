@@ -69,6 +69,19 @@ def test_all_blocks_are_found():
     assert sum(len(list(code_blocks(text))) for text in texts) == sum(text.count("```python") for text in texts) >= 10
 
 
+@pytest.mark.parametrize("path", [*PAGES, Path("../SCALING.md")], ids=str)
+def test_code_fits_its_column(path):
+    """A page is 88 characters wide where it shows code."""
+    blocks = re.findall(r"^```(?:python|py|sh)\n(.*?)^```", (DOCS / path).read_text(), flags=re.M | re.S)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 88] == []
+
+
+def test_the_words_that_people_search_for_are_there():
+    text = " ".join((DOCS / path).read_text() for path in PAGES).lower()
+    words = ("transfer learning", "mixed precision", ".heic", "fine-tun", "feature extraction", "timm", "dataloader")
+    assert [word for word in words if word not in text] == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=str)
 def test_what_is_named_exists(path):
     """`flaxapps.x`, `train.x` and `weight_port.x` in the text and in the tables."""
@@ -168,8 +181,8 @@ def test_pages_of_networks_say_what_the_registry_says(site):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "module"),
-    [("flaxapps", "flaxapps"), ("layers", "flaxapps.layers"), ("image", "flaxapps.image"), ("train", "flaxapps.train"),
-     ("explain", "flaxapps.explain"), ("weight_port", "weight_port")],
+    [("flaxapps", "flaxapps.api"), ("layers", "flaxapps.layers"), ("image", "flaxapps.image"),
+     ("train", "flaxapps.train"), ("explain", "flaxapps.explain"), ("weight_port", "weight_port")],
 )  # fmt: skip # kept on few lines on purpose
 def test_the_reference_has_all_that_is_exported(site, page, module):
     folder, pages = site

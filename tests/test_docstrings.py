@@ -14,7 +14,7 @@ import pytest
 from flaxapps import list_models, model_info
 
 PACKAGES = ("flaxapps", "weight_port")
-MODULES = (*PACKAGES, "flaxapps.train", "flaxapps.layers", "flaxapps.image", "flaxapps.explain")
+MODULES = ("flaxapps.api", "weight_port", "flaxapps.train", "flaxapps.layers", "flaxapps.image", "flaxapps.explain")
 ELSEWHERE = r"[Aa]s `[\w.]+`"  # the arguments are those of another function, which is named
 
 
@@ -22,7 +22,7 @@ def exported():
     """Every public function and class, under its full name."""
     found = {}
     for module in map(importlib.import_module, MODULES):
-        is_package = module.__spec__.submodule_search_locations is not None
+        is_package = module.__spec__.submodule_search_locations is not None or module.__name__ == "flaxapps.api"
         for name, value in vars(module).items():
             home = getattr(value, "__module__", None) or ""
             own = home.split(".")[0] in PACKAGES if is_package else home == module.__name__

@@ -1,14 +1,12 @@
-"""Entry point of the command `flaxapps`."""
+"""Entry point of the command `flaxapps`. The commands are imported only when one is given: --help answers at once."""
 
 import argparse
 import importlib.metadata
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-from flaxapps.cli import demo, evaluate, export, networks, quantize
-from flaxapps.cli.finetune import command as finetune
-from flaxapps.cli.predict import command as predict
-from flaxapps.cli.program import add_command, new_parser, run_command
-from flaxapps.cli.weights.command import add_weight_commands
-from flaxapps.runtime.process import keep_freed_memory
+from flaxapps.cli.parsers import SUMMARIES, new_parser
 
 EXAMPLES = """examples:
   flaxapps list
@@ -25,7 +23,7 @@ EXAMPLES = """examples:
 """
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
@@ -38,34 +36,42 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         SystemExit: With code 2 for invalid arguments, with 0 after --help and --version.
     """
+    given = sys.argv[1:] if argv is None else list(argv)
+    named = any(each in SUMMARIES for each in given[:2])  # the second one after --debug
+    if not named:
+        new_flaxapps_parser(complete=False).parse_args(given)  # --help, --version, or an error: it exits
+    from flaxapps.cli.complete import run_command
+    from flaxapps.runtime.process import keep_freed_memory
+
     if argv is None:  # not called as a function, so the setting affects no other code in the process
         keep_freed_memory()
     return run_command(new_flaxapps_parser(), "flaxapps", argv)
 
 
-def new_flaxapps_parser() -> argparse.ArgumentParser:
-    """Creates the parser of `flaxapps`, with all commands."""
+def new_flaxapps_parser(*, complete: bool = True) -> argparse.ArgumentParser:
+    """Creates the parser of `flaxapps`.
+
+    Args:
+        complete: Whether the commands have their arguments, for which all of them are imported.
+    """
     parser, commands = new_parser("flaxapps", "Keras Applications in JAX.", EXAMPLES)
-    parser.add_argument("--version", action="version", version=f"flaxapps {_version()}")
-    networks.add_commands(commands)
-    predict.add_arguments(add_command(commands, "predict", predict.run, "classify photos", predict.EXAMPLES))
-    evaluate.add_arguments(
-        add_command(commands, "evaluate", evaluate.run, "measure accuracy on labelled photos", evaluate.EXAMPLES)
-    )
-    export.add_arguments(
-        add_command(commands, "export", export.run, "write a network as a StableHLO file", export.EXAMPLES)
-    )
-    finetune.add_arguments(
-        add_command(commands, "finetune", finetune.run, "train a network for classes of your own", finetune.EXAMPLES)
-    )
-    quantize.add_arguments(
-        add_command(commands, "quantize", quantize.run, "write a network in int8, for CPUs", quantize.EXAMPLES)
-    )
-    add_weight_commands(commands, "flaxapps")
-    demo.add_arguments(
-        add_command(commands, "demo", demo.run, "classify real photos with a real Keras model, then train it")
-    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    if complete:
+        from flaxapps.cli.complete import add_commands
+
+        add_commands(commands)
+    else:
+        for name, summary in SUMMARIES.items():
+            commands.add_parser(name, help=summary)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for, which takes a tenth of a second."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        print(f"flaxapps {_version()}")
+        parser.exit()
 
 
 def _version() -> str:

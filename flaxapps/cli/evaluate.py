@@ -13,26 +13,29 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flaxapps.cli.models import resolve_model
+from flaxapps.cli.models import adapted, resolve_model
 from flaxapps.cli.options import (
+    FORMATS,
     add_distributed,
+    add_format,
     add_model,
-    add_reading,
+    add_output,
+    add_photos,
+    check_resize,
     given_resizing,
+    given_size,
     join_processes,
-    positive,
     usual_batch_size,
 )
 from flaxapps.inference.predict import predict
 from flaxapps.photos.labelled import find_labelled, match_labels
-from flaxapps.photos.photo import PhotoFormat
 from flaxapps.photos.reading import read_photos
 from flaxapps.runtime.console import describe_error, new_table, open_console
 from flaxapps.runtime.distributed import is_first, share_of, sum_over_processes
 from flaxapps.runtime.files import replacing
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.runtime.progress import PhotoProgress
-from flaxapps.transforms.optimize import optimize
+from flaxapps.transforms.optimize import Mode, optimize
 
 CLASSES_SHOWN = 50  # in the table; CSV and JSON list all
 AT_A_TIME = 16  # batches whose scores are held in memory together
@@ -122,19 +125,24 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
     """
     labelled = find_labelled(arguments.data, arguments.truth)
     with ExitStack() as stack:
-        output = stack.enter_context(replacing(arguments.output)) if arguments.output and is_first() else sys.stdout
+        output = sys.stdout
+        if arguments.output and is_first():
+            output = stack.enter_context(replacing(arguments.output, "wb" if arguments.format == "npz" else "w"))
+        elif arguments.format == "npz" and is_first():
+            raise ValueError("--format npz cannot be printed: give --output")
         resolved = resolve_model(
             arguments.model,
             weights=arguments.weights,
-            size=[arguments.crop] * 2 if arguments.crop else arguments.size,
+            size=given_size(arguments),
             labels=arguments.labels,
             preprocess=arguments.preprocess,
             resizing=given_resizing(arguments),
         )
         form, classes, preprocess = resolved.photo_format, resolved.classes, resolved.preprocess
-        _check_resize(arguments, form)
+        check_resize(arguments, form)
         indices, titles = match_labels([label for _, label in labelled], resolved.class_names, classes)
-        model, variables = optimize(resolved.model, resolved.load())
+        mode: Mode = arguments.optimize or "default"
+        model, variables = optimize(adapted(resolved.model, arguments), resolved.load(), mode)
         label_of = dict(zip((photo.path for photo in labelled), indices, strict=True))
         tally = Tally(classes)
         own = share_of(list(label_of))
@@ -142,9 +150,9 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         batches = read_photos(
             own,
             form,
-            resolved.resizing._replace(resize=arguments.resize),
+            resolved.resizing,
             batch_size=batch_size,
-            unreadable=lambda _, error: progress.fail(describe_error(error)),
+            unreadable=None if arguments.on_error == "raise" else lambda _, error: progress.fail(describe_error(error)),
         )
         options: dict[str, Any] = {"batch_size": batch_size, "preprocess": preprocess, "optimize": None}
         with PhotoProgress("Evaluating", len(own)) as progress:
@@ -165,11 +173,14 @@ def write_evaluation(stream: IO[str], form: str, tally: Tally, names: Sequence[s
 
     Args:
         stream: Output.
-        form: "table", "csv" (a line for each class) or "json" (one object).
+        form: "table", "csv" and "jsonl" (a line for each class), "json" (one object), or "npz" (the confusion matrix).
         tally: The counts.
         names: Class names in the order of the outputs.
     """
-    {"table": _write_table, "csv": _write_csv, "json": _write_json}[form](stream, tally, names)
+    writers = {
+        "table": _write_table, "csv": _write_csv, "json": _write_json, "jsonl": _write_json_lines, "npz": _write_npz
+    }  # fmt: skip # kept on few lines on purpose
+    writers[form](stream, tally, names)
 
 
 def _write_table(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
@@ -199,18 +210,16 @@ def _write_json(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
     stream.write(json.dumps({"photos": tally.photos, "top1": top1, "top5": top5, "classes": classes}, indent=2) + "\n")
 
 
+def _write_json_lines(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
+    stream.writelines(json.dumps(row._asdict()) + "\n" for row in tally.by_class(names))
+
+
+def _write_npz(stream: IO[Any], tally: Tally, names: Sequence[str]) -> None:
+    np.savez(stream, confusion=tally.confusion, top5=tally.top5, classes=np.array(names, np.str_))
+
+
 def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "-"
-
-
-def _check_resize(arguments: argparse.Namespace, form: PhotoFormat) -> None:
-    if arguments.crop and not arguments.resize:
-        raise ValueError("--crop is applied after --resize N: give --resize too")
-    if arguments.resize and arguments.resize < max(form.height or 0, form.width or 0):
-        raise ValueError(
-            f"--resize {arguments.resize} is too small for a crop of {form.height} x {form.width}: "
-            f"give at least {max(form.height or 0, form.width or 0)}"
-        )
 
 
 def _in_groups(batches: Iterator[tuple[list[Path], NDArray[Any]]], size: int) -> Iterator[tuple[list[Path], list[Any]]]:
@@ -242,17 +251,11 @@ def add_arguments(command: Any) -> None:
         help="labels of a folder of photos: a CSV file such as Kaggle's LOC_val_solution.csv, lines of NAME LABEL, or "
         "one label per line, such as the ground truth of ILSVRC2012's development kit with its meta.mat beside it",
     )
-    command.add_argument(
-        "--resize", type=positive, metavar="N", help="resize the shorter side to N pixels, then crop the centre"
+    add_format(
+        command, FORMATS, "csv, jsonl: a line for each class; json, npz: all (default: table, worst classes first)"
     )
-    command.add_argument("--crop", type=positive, metavar="N", help="size of the crop, for models that take any size")
-    command.add_argument(
-        "--format",
-        choices=("table", "csv", "json"),
-        default="table",
-        help="csv: a line for each class; json: everything (default: table, worst classes first)",
-    )
-    add_reading(command)
+    add_output(command)
+    add_photos(command)
     add_distributed(command)
 
 

@@ -20,6 +20,9 @@ from flaxapps.registry import find_info, get_application, list_models, model_inf
 from flaxapps.runtime.files import as_path, local_file, replacing
 from flaxapps.saving.graph_file import is_graph_file, load_graph, load_settings
 from flaxapps.saving.load import load_architecture
+from flaxapps.transforms.cut import cut_at
+from flaxapps.transforms.dtype import with_dtype
+from flaxapps.transforms.logits import with_softmax
 from weight_port.readers import is_json
 
 MODEL_FILE = "model.keras"  # of a folder whose recipe names none, as those of earlier versions
@@ -236,6 +239,19 @@ def resolve_model(
         resizing=recipe.resizing._replace(**resizing),
         preprocess_option=recipe.preprocess if preprocess == "auto" else preprocess,
     )
+
+
+def adapted(model: Model, arguments: argparse.Namespace) -> Model:
+    """Returns the model as --layer, --softmax and --dtype change it; those that a command has not change nothing.
+
+    Raises:
+        ValueError: There is no such layer, or `dtype` is not a floating-point dtype.
+    """
+    if layer := getattr(arguments, "layer", None):
+        model = cut_at(model, layer)
+    if getattr(arguments, "softmax", False):
+        model = with_softmax(model)
+    return with_dtype(model, arguments.dtype) if arguments.dtype else model
 
 
 def open_file(name: str, weights: str | None = None) -> Model:

@@ -5,10 +5,12 @@ import itertools
 import sys
 from typing import Any
 
+from flaxapps.applications.info import ModelInfo
 from flaxapps.cli.costs import write_costs
 from flaxapps.cli.models import architecture_options, resolve_model
-from flaxapps.cli.options import add_architecture, positive
-from flaxapps.cli.program import add_command
+from flaxapps.cli.options import add_architecture, add_format, positive
+from flaxapps.cli.parsers import add_command
+from flaxapps.cli.rows import ROW_FORMATS, write_rows
 from flaxapps.inference.compile import estimate_costs
 from flaxapps.model import Model
 from flaxapps.registry import list_models, model_info
@@ -16,10 +18,15 @@ from flaxapps.runtime.console import new_table, open_console
 from flaxapps.runtime.process import keep_compilations
 from weight_port.published import PublishedFile, cache_folder
 
+WIDE = 110  # columns, for all of `flaxapps list`
 MOST_FILES = 6  # of weights, shown in full by `info`
 LIST_EXAMPLES = """examples:
   flaxapps list
   flaxapps list "resnet*v2"
+  flaxapps list --format csv
+"""
+INFO_EXAMPLES = """examples:
+  flaxapps info resnet50
 """
 SUMMARY_EXAMPLES = """examples:
   flaxapps summary vgg16
@@ -29,25 +36,31 @@ SUMMARY_EXAMPLES = """examples:
 PLOT_EXAMPLES = """examples:
   flaxapps plot resnet50 --output resnet50.svg
   flaxapps plot inception_v3 --no-top --full --output layers.svg
-  flaxapps plot mine.keras --output mine.svg
+  flaxapps plot mine.keras --output mine.png
 """
 
 
 def add_commands(commands: Any) -> None:
     """Adds `list`, `info`, `summary` and `plot`."""
-    command = add_command(commands, "list", _list, "list the networks", LIST_EXAMPLES)
+    command = add_command(commands, "list", _list, LIST_EXAMPLES)
     command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help='such as "mobilenet*"')
-    command = add_command(commands, "info", _info, "show the facts about a network and its weight files")
+    add_format(command, ROW_FORMATS)
+    command = add_command(commands, "info", _info, INFO_EXAMPLES)
     command.add_argument("name", metavar="NAME", help="a network of `flaxapps list`")
 
-    command = add_command(commands, "summary", _summary, "list the layers of a network", SUMMARY_EXAMPLES)
+    command = add_command(commands, "summary", _summary, SUMMARY_EXAMPLES)
     add_architecture(command)
     command.add_argument("--describe", action="store_true", help="also show operations and memory of one batch")
     command.add_argument("--batch-size", type=positive, default=1, metavar="N", help="for --describe (default: 1)")
 
-    command = add_command(commands, "plot", _plot, "draw a network as SVG", PLOT_EXAMPLES)
+    command = add_command(commands, "plot", _plot, PLOT_EXAMPLES)
     add_architecture(command)
-    command.add_argument("--output", required=True, metavar="FILE.svg", help="file to write")
+    command.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="file to write: .svg, .png or .pdf",
+    )
     command.add_argument("--full", action="store_true", help="every layer, also in nested models (default: blocks)")
 
 
@@ -55,27 +68,53 @@ def _list(arguments: argparse.Namespace) -> int:
     names = list_models(arguments.pattern)
     if not names:
         raise ValueError(f"No network fits {arguments.pattern!r}; `flaxapps list` shows all")
-    table = new_table(caption="size: default and smallest, in pixels; top-1, top-5: % on ImageNet, published by Keras")
-    for heading in ("name", "function", "size", "params", "top-1", "top-5", "licence of weights", "reference"):
+    if arguments.format == "table":
+        _print_networks(list(map(model_info, names)))
+    else:
+        write_rows(sys.stdout, arguments.format, map(_facts, map(model_info, names)))
+    return 0
+
+
+def _print_networks(infos: list[ModelInfo]) -> None:
+    console = open_console()
+    caption = "size: default and smallest, in pixels; top-1, top-5: % on ImageNet, published by Keras"
+    headings = ["name", "function", "size", "params", "top-1", "top-5"]
+    if console.width >= WIDE:
+        headings += ["licence of weights", "reference"]
+    else:
+        caption += "; licences and papers: flaxapps info NAME, or in a wider terminal"
+    table = new_table(caption=caption)
+    for heading in headings:
         right = heading in ("size", "params", "top-1", "top-5")
-        wraps = heading in ("licence of weights", "reference")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not wraps)
-    for _, family in itertools.groupby(map(model_info, names), key=lambda info: info.family):
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "licence of weights")
+    for _, family in itertools.groupby(infos, key=lambda info: info.family):
         table.add_section()
         for info in family:
-            licences = dict.fromkeys(file.licence for file in info.weight_files)
-            table.add_row(
-                info.name,
-                info.function,
-                f"{info.default_size}, {info.min_size}",
-                f"{info.parameters / 1e6:.1f}M",
-                "" if info.top1 is None else str(info.top1),
-                "" if info.top5 is None else str(info.top5),
-                ", ".join(licences),
-                info.reference.removeprefix("https://"),
-            )
-    open_console().print(table)
-    return 0
+            facts = _facts(info)
+            cells = {
+                **{key: "" if value is None else str(value) for key, value in facts.items()},
+                "size": f"{info.default_size}, {info.min_size}",
+                "params": f"{info.parameters / 1e6:.1f}M",
+                "reference": info.reference.removeprefix("https://"),
+            }
+            table.add_row(*(cells[heading] for heading in headings))
+    console.print(table)
+
+
+def _facts(info: ModelInfo) -> dict[str, Any]:
+    """Returns what `flaxapps list` says of a network, by the headings of its table."""
+    return {
+        "name": info.name,
+        "function": info.function,
+        "default size": info.default_size,
+        "smallest size": info.min_size,
+        "parameters": info.parameters,
+        "top-1": info.top1,
+        "top-5": info.top5,
+        "preprocessing": info.preprocessing,
+        "licence of weights": ", ".join(dict.fromkeys(file.licence for file in info.weight_files)),
+        "reference": info.reference,
+    }
 
 
 def _info(arguments: argparse.Namespace) -> int:

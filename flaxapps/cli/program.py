@@ -1,53 +1,29 @@
-"""Parsers of the commands, and running one with error messages and exit codes."""
+"""Running a command, with error messages and exit codes."""
 
 import argparse
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
+
+import jax
 
 from flaxapps.runtime.console import describe_error, printable
 
-Command = Callable[[argparse.Namespace], int]
-
-FORMATTER = argparse.RawDescriptionHelpFormatter  # leaves examples as they are written
-
-
-def new_parser(program: str, description: str, examples: str) -> tuple[argparse.ArgumentParser, Any]:
-    """Creates a parser with subcommands.
-
-    Returns:
-        The parser, and its subparsers for `add_command`.
-    """
-    parser = argparse.ArgumentParser(prog=program, description=description, epilog=examples, formatter_class=FORMATTER)
-    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-    return parser, parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-
-def add_command(
-    commands: Any, name: str, run: Command, summary: str, epilog: str | None = None, *, error_code: int = 1
-) -> Any:
-    """Adds a command.
-
-    Args:
-        commands: From `new_parser`.
-        name: Name of the command.
-        run: Takes the parsed arguments and returns the exit code.
-        summary: One line of help, also the beginning of the command's own help text.
-        epilog: The end of that help text.
-        error_code: The exit code after an error.
-
-    Returns:
-        The parser of the command, for its arguments.
-    """
-    description = f"{summary[0].upper()}{summary[1:]}."
-    command = commands.add_parser(name, help=summary, description=description, epilog=epilog, formatter_class=FORMATTER)
-    # SUPPRESS, because a default would overwrite a --debug given before the command.
-    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    command.set_defaults(run=run, error_code=error_code)
-    return command
+QUIET_LOGGERS = (
+    "absl",
+    "grain",
+    "jax._src.xla_bridge",
+    "orbax",
+    "PIL",
+    "matplotlib",
+)  # what concerns users is raised or warned of
+PLATFORMS = MappingProxyType({"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"})  # of --device
 
 
 def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[str] | None) -> int:
@@ -65,10 +41,11 @@ def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[st
         SystemExit: With code 2 for invalid arguments, with 0 after --help and --version.
     """
     arguments = parser.parse_args(argv)
+    _choose_device(vars(arguments).pop("device", None))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold characters the terminal cannot encode
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet(arguments.debug):
             warnings.showwarning = partial(_show_warning, program)
             code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -87,6 +64,26 @@ def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[st
             raise
         print(f"{program}: error: {printable(describe_error(error))}", file=sys.stderr)
         return int(arguments.error_code)
+
+
+def _choose_device(name: str | None) -> None:
+    """Lets JAX use the devices of --device only. Must run before JAX starts."""
+    if name is not None:
+        jax.config.update("jax_platforms", PLATFORMS[name])
+
+
+@contextmanager
+def _quiet(debug: bool) -> Iterator[None]:
+    """Silences what libraries log below an error."""
+    loggers = [] if debug else [logging.getLogger(name) for name in QUIET_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _show_warning(program: str, message: Warning | str, *origin: Any) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from flaxapps.cli.models import Recipe, resolve_model
-from flaxapps.cli.options import PREPROCESSING, add_resizing, add_size, given_resizing, network_or_file
+from flaxapps.cli.options import add_photos, add_weights, check_resize, given_resizing, given_size, network_or_file
 from flaxapps.photos.files import find_photos
 from flaxapps.photos.reading import read_photos
 from flaxapps.quantization.calibrate import Calibration
 from flaxapps.quantization.quantize import quantization_report, quantize
+from flaxapps.runtime.console import describe_error, printable
 from flaxapps.runtime.files import as_path
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.saving.graph_file import SUFFIX, save_graph
@@ -39,7 +40,7 @@ def add_arguments(command: Any) -> None:
     )
     command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="photos to measure ranges on")
     command.add_argument("--output", required=True, metavar="FILE.npz", help="file to write")
-    command.add_argument("--weights", metavar="FILE", help="weights to use in place of the published or stored ones")
+    add_weights(command)
     command.add_argument("--held-out", nargs="+", metavar="IMAGE_OR_FOLDER", help="other photos, for the report")
     command.add_argument(
         "--calibration",
@@ -62,12 +63,7 @@ def add_arguments(command: Any) -> None:
         metavar="PART",
         help="the same until this part of held-out photos has the same most probable class, such as 0.99",
     )
-    add_size(command, "--size", "photo size, for models that take any size")
-    add_resizing(command)
-    command.add_argument(
-        "--preprocess", choices=PREPROCESSING, default="auto", help="as for `flaxapps predict` (default: auto)"
-    )
-    command.add_argument("--labels", metavar="FILE", help="class names, stored in the file: one per line, or JSON")
+    add_photos(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,14 +77,17 @@ def run(arguments: argparse.Namespace) -> int:
     resolved = resolve_model(
         arguments.model,
         weights=arguments.weights,
-        size=arguments.size,
+        size=given_size(arguments),
         labels=arguments.labels,
         preprocess=arguments.preprocess,
         resizing=given_resizing(arguments),
     )
     model, form, preprocess = resolved.model, resolved.photo_format, resolved.preprocess
+    check_resize(arguments, form)
+    unreadable = None if arguments.on_error == "raise" else _skip
     batches, others = (
-        [batch for _, batch in read_photos(paths, form, resolved.resizing)] for paths in (photos, held_out)
+        [batch for _, batch in read_photos(paths, form, resolved.resizing, unreadable=unreadable)]
+        for paths in (photos, held_out)
     )
     variables = resolved.load()
     quantized = quantize(
@@ -112,6 +111,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("flaxapps: no report: give more photos, or others with --held-out", file=sys.stderr)
     print(f"{arguments.output} holds the quantized model: flaxapps predict PHOTOS --model {arguments.output}")
     return 0
+
+
+def _skip(path: Path, error: Exception) -> None:
+    print(f"flaxapps: left out: {printable(describe_error(error))}", file=sys.stderr)
 
 
 def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Path]]:

@@ -7,23 +7,31 @@ from flaxapps.graph.graph import Graph, LayerInGraph
 from flaxapps.graph.symbolic import Weight
 from flaxapps.runtime.console import new_table, open_console
 
+WIDE = 100  # columns, for all of the table; otherwise "connected to" is left out
 
-def print_summary(graph: Graph, title: str) -> None:
+
+def print_summary(graph: Graph, title: str, width: int | None = None) -> None:
     """Prints index, name, kind, output shape, parameters and inputs of every layer, and the totals.
 
     Args:
         graph: The graph; layers of a nested model are listed below it.
         title: Name of the model.
+        width: Columns; None takes those of the terminal, or 140 in a file or pipe.
     """
-    table = new_table(caption=_totals(list(_all_weights(graph))))
+    console = open_console(width=width)
+    wide = console.width >= WIDE
+    caption = _totals(list(_all_weights(graph)))
+    table = new_table(caption=caption if wide else f"{caption}; what layers are connected to: in a wider terminal")
     table.title = title
     for heading, right in [("#", True), ("layer", False), ("kind", False), ("output shape", False)]:
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        shape = heading == "output shape"
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=shape and not wide)
     table.add_column("parameters", justify="right")
-    table.add_column("connected to", overflow="fold")
+    if wide:
+        table.add_column("connected to", overflow="fold")
     for row in rows(graph):
-        table.add_row(*row)
-    open_console().print(table)
+        table.add_row(*row[: len(table.columns)])
+    console.print(table)
 
 
 def rows(graph: Graph, indent: str = "") -> Iterable[tuple[str, ...]]:

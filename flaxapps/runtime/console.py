@@ -21,11 +21,16 @@ WIDTH_OF_FILES = 140  # columns
 ACCELERATORS = MappingProxyType({"/dev/nvidia0": "cuda12", "/dev/accel0": "tpu", "/dev/vfio/0": "tpu"})
 
 
-def open_console(stream: IO[str] | None = None) -> Console:
-    """Opens a rich console without markup, on stdout by default. Only the first of several processes prints."""
+def open_console(stream: IO[str] | None = None, width: int | None = None) -> Console:
+    """Opens a rich console without markup. Only the first of several processes prints.
+
+    Args:
+        stream: Output; None takes stdout.
+        width: Columns; None takes those of the terminal, or WIDTH_OF_FILES.
+    """
     stream = stream or sys.stdout
     # Rich assumes 80 columns for files and pipes unless given a width.
-    width = None if stream.isatty() else WIDTH_OF_FILES
+    width = width or (None if stream.isatty() else WIDTH_OF_FILES)
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False, quiet=not is_first())
 
 

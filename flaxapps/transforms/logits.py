@@ -70,6 +70,24 @@ def without_last_activation(model: Model) -> Model:
     return Model(model.inputs, model.outputs, name=model.name, recorded=_linear_end(model.graph))
 
 
+def with_softmax(model: Model) -> Model:
+    """Returns the model with a softmax at its end, unless its outputs are probabilities already. Same variables.
+
+    Args:
+        model: A model with one output.
+
+    Raises:
+        ValueError: The model has several outputs.
+
+    >>> x = layers.Input((4,))
+    >>> last_activation(with_softmax(Model(x, layers.Dense(3)(x))))
+    'softmax'
+    """
+    if holds_probabilities(last_activation(model)):
+        return model
+    return Model(model.input, layers.Activation("softmax")(model.output), name=model.name)
+
+
 def holds_probabilities(activation: str | None) -> bool | None:
     """Whether outputs of this activation are probabilities; None if unknown."""
     return True if activation in _PROBABILITIES else False if activation in _SCORES else None

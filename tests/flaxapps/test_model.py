@@ -671,3 +671,12 @@ def test_a_name_must_be_in_a_set():
 def test_public_names():
     assert flaxapps.Model is Model
     assert flaxapps.Input is Input
+
+
+def test_summary_in_columns_of_a_width(capsys):
+    nested().summary(width=60)
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "connected to" not in " ".join(narrow.split()).partition("parameters (")[0]
+    nested().summary(width=200)
+    assert "GlobalAveragePooling2D" in capsys.readouterr().out

@@ -83,7 +83,9 @@ def add_arguments(command: Any) -> None:
         "--learning-rate", nargs="+", type=float, default=list(DEFAULT_RATES), metavar="X", help="default: 1e-3 1e-4"
     )
     group.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
-    group.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N epochs without improvement")
+    group.add_argument(
+        "--patience", type=int, default=0, metavar="N", help="stop after N epochs without improvement, such as 10"
+    )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     group.add_argument(
         "--cache-features",

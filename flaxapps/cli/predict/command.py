@@ -13,13 +13,14 @@ from typing import IO, Any
 import jax
 
 from flaxapps.cli.costs import write_costs
-from flaxapps.cli.models import ResolvedModel, resolve_model
-from flaxapps.cli.options import add_model, add_reading, given_resizing, positive, usual_batch_size
+from flaxapps.cli.models import ResolvedModel, adapted, resolve_model
+from flaxapps.cli.options import check_resize, given_resizing, given_size, usual_batch_size
+from flaxapps.cli.predict.arguments import EXAMPLES as EXAMPLES
+from flaxapps.cli.predict.arguments import add_arguments as add_arguments
 from flaxapps.cli.predict.files import PredictedFile
 from flaxapps.cli.predict.shards import Shards, open_shards, shard_size
 from flaxapps.cli.predict.stream import Outcome, predict_stream, readable
 from flaxapps.inference.compile import estimate_costs
-from flaxapps.model import Model
 from flaxapps.photos.files import describe_left_out, find_photos
 from flaxapps.runtime.console import describe_error
 from flaxapps.runtime.distributed import is_first, start_distributed
@@ -27,7 +28,6 @@ from flaxapps.runtime.files import as_path, replacing
 from flaxapps.runtime.manifests import fingerprint_of
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.runtime.progress import PhotoProgress
-from flaxapps.transforms.dtype import with_dtype
 from flaxapps.transforms.optimize import Mode, optimize
 
 INTERRUPTED = 130  # the exit code after Ctrl-C
@@ -99,20 +99,19 @@ def _resolve(arguments: argparse.Namespace) -> ResolvedModel:
     resolved = resolve_model(
         arguments.model,
         weights=arguments.weights,
-        size=arguments.size,
+        size=given_size(arguments),
         labels=arguments.labels,
         preprocess=arguments.preprocess,
         resizing={**given_resizing(arguments), "draft": arguments.draft},
     )
-    model = resolved.model
-    if arguments.layer:
-        model = Model(model.input, model.get_layer(arguments.layer).output, name=model.name)
-    resolved = replace(resolved, model=with_dtype(model, arguments.dtype) if arguments.dtype else model)
+    model = adapted(resolved.model, arguments)
+    resolved = replace(resolved, model=model)
     if arguments.format == "npz" and not isinstance(model.output_shape, tuple):
         raise ValueError(f"{model.name!r} has several outputs: choose one with --layer")
     if arguments.format != "npz":
         _ = resolved.classes  # raises if it is not a classifier
-    _ = resolved.photo_format, resolved.preprocess
+    check_resize(arguments, resolved.photo_format)
+    _ = resolved.preprocess
     resolved.resizing.check()
     return resolved
 
@@ -197,7 +196,7 @@ def _facts(arguments: argparse.Namespace, resolved: ResolvedModel, mode: Mode, f
     classes = "" if file.is_binary else f", {file.top} classes, names {names if file.labels else 'by default'}"
     return {
         "model": resolved.identity,
-        "layer": arguments.layer or "the last",
+        "layer": f"{arguments.layer or 'the last'}{', with softmax' if arguments.softmax else ''}",
         "format": f"{file.form}{classes}",
         "photo size": " x ".join(map(str, resolved.photo_format.shape)),
         "resizing": resolved.resizing.describe(),
@@ -215,8 +214,8 @@ def _check(arguments: argparse.Namespace) -> None:
         problem = "--format npz cannot be printed: give --output or --output-folder"
     elif arguments.layer and not binary:
         problem = f"--layer needs --format npz, got --format {arguments.format}"
-    elif folder and arguments.format == "table":
-        problem = "--output-folder needs --format csv, jsonl or npz, got --format table"
+    elif folder and arguments.format in ("table", "json"):
+        problem = f"--output-folder needs --format csv, jsonl or npz, got --format {arguments.format}"
     elif not folder and (distributed or arguments.num_processes > 1 or arguments.process_id or arguments.shard_size):
         problem = "--distributed, --process-id, --num-processes and --shard-size need --output-folder"
     elif distributed and (arguments.num_processes > 1 or arguments.process_id):
@@ -233,68 +232,6 @@ def _tell_missing(failed: int, count: int, left_out: Mapping[str, int]) -> int:
     if failed:
         print(f"flaxapps: {failed} of {count} images could not be read", file=sys.stderr)
     return 1 if failed else 0
-
-
-EXAMPLES = """examples:
-  flaxapps predict cat.jpg --model resnet50
-  flaxapps predict photos/ more/dog.png --model xception --top 1 --format csv --output labels.csv
-  flaxapps predict photos/ --model mine.keras --labels names.txt --preprocess tf --format jsonl
-  flaxapps predict photos/ --model vgg16 --weights vgg16_finetuned.weights.h5
-  flaxapps predict photos/ --model mine/           # a folder that flaxapps finetune wrote
-  flaxapps predict photos/ --model resnet50 --layer avg_pool --format npz --output features.npz
-
-Very many photos, with one process or several, resumable after any interruption:
-  flaxapps predict photos/ --model resnet50 --format csv --output-folder out/
-  flaxapps predict photos/ --model resnet50 --format csv --output-folder out/ --process-id 0 --num-processes 2 &
-  flaxapps predict photos/ --model resnet50 --format csv --output-folder out/ --process-id 1 --num-processes 2 &
-Each process writes its own shards to out/shards/, then those that others have not written. The last one joins all of
-them to out/predictions.csv. To resume, run the same command again, with any number of processes.
-
-Photos that cannot be read are skipped, and make the exit code 1.
-"""
-
-
-def add_arguments(command: Any) -> None:
-    """Adds the arguments of `flaxapps predict` to its parser."""
-    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="folders are searched recursively")
-    add_model(command)
-    command.add_argument("--top", type=positive, default=5, metavar="N", help="classes for each photo (default: 5)")
-    command.add_argument(
-        "--format",
-        choices=("table", "csv", "jsonl", "npz"),
-        default="table",
-        help="scores are the network's own output: probabilities, or logits without a softmax; npz has the arrays "
-        "`files` and `outputs`, of any shape (default: table)",
-    )
-    command.add_argument("--layer", metavar="NAME", help="write the output of this layer, not the last; for npz")
-    command.add_argument("--dtype", metavar="DTYPE", help="compute dtype, such as bfloat16 (default: the model's own)")
-    command.add_argument(
-        "--draft",
-        action="store_true",
-        help="decode large JPEG files at reduced size, at least twice the model's: faster, but pixels differ by "
-        "a few levels; needs an --interpolation that averages",
-    )
-    command.add_argument(
-        "--on-error",
-        choices=("skip", "raise"),
-        default="skip",
-        help="what to do at unreadable photos (default: skip)",
-    )
-    command.add_argument("--describe", action="store_true", help="also show operations and memory of one batch")
-    add_reading(command)
-    group = command.add_argument_group("very many photos")
-    group.add_argument("--output-folder", metavar="DIR", help="write shards, with any number of processes")
-    group.add_argument(
-        "--shard-size", "--part-size", type=positive, metavar="N", help="photos in a shard (default: 32 to 1024)"
-    )
-    group.add_argument("--no-join", action="store_true", help="do not join the shards to one file")
-    group.add_argument(
-        "--distributed", action="store_true", help="take the two below from a TPU, Slurm or Open MPI job"
-    )
-    group.add_argument("--process-id", type=int, default=0, metavar="K", help="index of this process, from 0")
-    group.add_argument(
-        "--num-processes", type=positive, default=1, metavar="N", help="number of processes (default: 1)"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -88,13 +88,21 @@ def _write_csv(
             writer.writerow([file, rank, *([wordnet_id] if imagenet else []), label, score])
 
 
+def _write_json(stream: IO[str], files: Sequence[Path], predictions: Sequence[Sequence[Prediction]]) -> None:
+    stream.write(json.dumps(list(_json_entries(files, predictions)), indent=1) + "\n")
+
+
 def _write_json_lines(stream: IO[str], files: Sequence[Path], predictions: Sequence[Sequence[Prediction]]) -> None:
+    stream.writelines(json.dumps(entry) + "\n" for entry in _json_entries(files, predictions))
+
+
+def _json_entries(files: Sequence[Path], predictions: Sequence[Sequence[Prediction]]) -> Iterator[dict[str, Any]]:
     for file, best in zip(files, predictions, strict=True):
         entries = []
         for label, score, wordnet_id in best:
             entry = {"label": label, "score": score if math.isfinite(score) else None}  # JSON has no NaN
             entries.append(entry | ({"wnid": wordnet_id} if wordnet_id else {}))
-        stream.write(json.dumps({"file": str(file), "predictions": entries}) + "\n")
+        yield {"file": str(file), "predictions": entries}
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,8 @@ class PredictedFile:
     """A file format, with methods to write files, to read them and to join them.
 
     Attributes:
-        form: "table", "csv", "jsonl" or "npz". "npz" holds `files`, the photos, and `outputs`, (photos, ...) float32.
+        form: "table", "csv", "json", "jsonl" or "npz". The last holds `files`, the photos, and `outputs`, float32,
+            (photos, ...).
         labels: Names of the classes; None takes ImageNet's or numbers. Not used by "npz".
         top: Number of classes for each photo. Not used by "npz".
     """
@@ -132,7 +141,7 @@ class PredictedFile:
         if self.form == "csv":
             _write_csv(stream, files, named, header)
         else:
-            {"table": _write_table, "jsonl": _write_json_lines}[self.form](stream, files, named)
+            {"table": _write_table, "json": _write_json, "jsonl": _write_json_lines}[self.form](stream, files, named)
 
     def files_in(self, path: Path) -> list[str]:
         """Returns the photos in a written file, in order.

@@ -1,11 +1,14 @@
 """`flaxapps inspect`, `convert`, `diff` and `verify`, also as `python -m weight_port`."""
 
 import argparse
+import sys
 from typing import Any
 
 from flaxapps.cli.models import stored_model
-from flaxapps.cli.options import network_or_file
-from flaxapps.cli.program import add_command, new_parser, run_command
+from flaxapps.cli.options import add_format, network_or_file
+from flaxapps.cli.parsers import add_command, new_parser
+from flaxapps.cli.program import run_command
+from flaxapps.cli.rows import ROW_FORMATS, write_rows
 from flaxapps.cli.weights.compare import compare_files
 from flaxapps.cli.weights.convert import convert
 from flaxapps.cli.weights.verify import first_beyond, verify_file
@@ -73,30 +76,30 @@ def add_weight_commands(commands: Any, program: str) -> None:
         program: The command as users type it, for the examples.
     """
 
-    def add(name: str, run: Any, summary: str, examples: str) -> Any:
-        return add_command(commands, name, run, summary, examples.format(program=program), error_code=2)
+    def add(name: str, run: Any, examples: str) -> Any:
+        return add_command(commands, name, run, examples.format(program=program), error_code=2)
 
-    command = add(
-        "inspect", _inspect, "list the contents of a weight or model file, and what cannot be imported", EXAMPLES
-    )
+    command = add("inspect", _inspect, EXAMPLES)
     command.add_argument(
         "file",
         type=stored_model,
         metavar="FILE|DIR",
         help=".h5, .weights.h5, .keras, .json, .npz, an Orbax folder, or a folder of `flaxapps finetune`",
     )
+    add_format(command, ROW_FORMATS)
 
-    command = add("convert", _convert, "write weights in another format", CONVERT_EXAMPLES)
+    command = add("convert", _convert, CONVERT_EXAMPLES)
     command.add_argument("source", type=stored_model, metavar="IN", help="weights of any format, recognized by content")
     command.add_argument("target", metavar="OUT", help="file to write; its name decides the format")
     _add_model(command)
 
-    command = add("diff", _diff, "compare two files of weights", DIFF_EXAMPLES)
+    command = add("diff", _diff, DIFF_EXAMPLES)
     command.add_argument("first", type=stored_model, metavar="A", help="weights of any format")
     command.add_argument("second", type=stored_model, metavar="B", help="weights of any format")
+    add_format(command, ROW_FORMATS)
     _add_model(command)
 
-    command = add("verify", _verify, "compare every layer of a model with real Keras", VERIFY_EXAMPLES)
+    command = add("verify", _verify, VERIFY_EXAMPLES)
     command.add_argument(
         "file", type=stored_model, metavar="FILE|DIR", help="a whole model, .keras or .h5; or a folder of finetune"
     )
@@ -107,6 +110,7 @@ def add_weight_commands(commands: Any, program: str) -> None:
         metavar="X",
         help="largest difference allowed, relative to the layer's largest value (default: 1e-5)",
     )
+    add_format(command, ROW_FORMATS)
 
 
 def _add_model(command: Any) -> None:
@@ -133,6 +137,11 @@ _tolerance.__name__ = "number"  # argparse says "invalid number value: 'x'"
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    if arguments.format != "table":
+        arrays = inspect_file(arguments.file).arrays
+        values = [(each.layer, each.name, str(each.shape), each.size, each.dtype) for each in arrays]
+        _write(("layer", "array", "shape", "parameters", "dtype"), values, arguments.format)
+        return 0
     whole = is_json(arguments.file) or is_whole_model(arguments.file)
     if whole:
         _print_examination(arguments.file)
@@ -141,13 +150,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
     contents = inspect_file(arguments.file)
     for heading, fact in contents.facts.items():
         print(f"{heading:<15}{printable(fact)}")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     last = None
     for array in contents.arrays:
         layer = "" if array.layer == last else array.layer
         rows.append((layer, array.name, str(array.shape), f"{array.size:,}", array.dtype))
         last = array.layer
-    _print_table(("layer", "array", "shape", "parameters", "dtype"), rows)
+    _write(("layer", "array", "shape", "parameters", "dtype"), rows, "table")
     return 0
 
 
@@ -168,15 +177,20 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _diff(arguments: argparse.Namespace) -> int:
     equal, differences = compare_files(arguments.first, arguments.second, arguments.model, top=not arguments.no_top)
-    _print_table(("array", "state", "shape or largest difference"), differences)
-    print(f"{equal:,} arrays are equal, {len(differences):,} are not")
+    _write(("array", "state", "shape or largest difference"), differences, arguments.format)
+    if arguments.format == "table":
+        print(f"{equal:,} arrays are equal, {len(differences):,} are not")
     return 1 if differences else 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     differences = verify_file(arguments.file)
     worst = max(differences, key=lambda each: each.relative if each.relative == each.relative else float("inf"))
-    _print_table(("layer", "kind", "relative difference"), [(n, k, f"{value:.2g}") for n, k, value in differences])
+    headings = "layer", "kind", "relative difference"
+    if arguments.format != "table":
+        _write(headings, differences, arguments.format)
+        return 0 if first_beyond(differences, arguments.tolerance) is None else 1
+    _write(headings, [(name, kind, f"{value:.2g}") for name, kind, value in differences], "table")
     print(f"largest relative difference: {worst.relative:.2g} in layer {printable(worst.layer)!r}")
     beyond = first_beyond(differences, arguments.tolerance)
     if beyond is None:
@@ -185,7 +199,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def _print_table(headings: tuple[str, ...], rows: Any) -> None:
+def _write(headings: tuple[str, ...], rows: Any, form: str) -> None:
+    if form != "table":
+        write_rows(sys.stdout, form, (dict(zip(headings, row, strict=True)) for row in rows))
+        return
     if not rows:
         return
     table = new_table()

@@ -139,7 +139,9 @@ def test_summary_of_a_file(run, tiny: Path):
 
 def test_export_of_a_file(run, tiny: Path, tmp_path: Path):
     output = tmp_path / "tiny.stablehlo"
-    code, out, _ = run("export", tiny, "--output", output, "--dtype", "uint8", "--preprocess", "tf", "--weights-beside")
+    code, out, _ = run(
+        "export", tiny, "--output", output, "--image-dtype", "uint8", "--preprocess", "tf", "--weights-beside"
+    )
     assert (code, out) == (0, "")
     network = load_exported(output)
     assert network.lowered.platforms == ("cpu", "cuda", "tpu")
@@ -170,7 +172,9 @@ def test_export_says_what_is_wrong(run, tiny: Path, tmp_path: Path):
     for options, words in (
         (("--no-top",), "--no-top"),
         (("--preprocess", "auto"), "--preprocess caffe, tf, torch, rescale"),
-        (("--dtype", "text"), "dtype should be numeric"),
+        (("--image-dtype", "text"), "dtype should be numeric"),
+        (("--dtype", "uint8"), "give --image-dtype uint8 for the images"),
+        (("--layer", "nope"), "No layer is called 'nope'"),
     ):
         code, _, err = run("export", tiny, "--output", output, *options)
         assert code == 1

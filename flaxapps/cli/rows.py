@@ -1,0 +1,27 @@
+"""Rows of a command's output as CSV or JSON; tables are formatted by each command."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
+
+ROW_FORMATS = ("table", "csv", "json", "jsonl")
+
+
+def write_rows(stream: IO[str], form: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows of equal keys.
+
+    Args:
+        stream: Output.
+        form: "csv", with a line of the keys, "json" (a list of objects) or "jsonl" (an object in each line).
+        rows: The rows; values are text, numbers or None.
+    """
+    listed = [dict(row) for row in rows]
+    if form == "csv":
+        writer = csv.DictWriter(stream, list(listed[0]) if listed else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(listed)
+    elif form == "json":
+        stream.write(json.dumps(listed, indent=1) + "\n")
+    else:
+        stream.writelines(json.dumps(row) + "\n" for row in listed)
