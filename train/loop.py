@@ -117,8 +117,9 @@ def fit(
         label_smoothing: Fraction of every label that is spread over the classes, in training alone.
         augmentation: A hashable function of (key, images), run on the device in training; or an `Augmentation`.
         preprocess: Preprocessing on the device, after augmentation, as in `flaxapps.predict`.
-        callbacks: Callables that take a `StepEnd` or an `EpochEnd`. One that returns True after an epoch ends the run;
-            context managers are entered for the duration of the run.
+        callbacks: Callables that take a `StepEnd` or an `EpochEnd`. One that returns True after an epoch ends the run,
+            one that returns {"learning_rate": 1e-4} sets it in an `optax.inject_hyperparams`. Context managers are
+            entered for the duration of the run.
         early_stopping: When to stop before the last epoch.
         devices: Devices to use, None for all; or `Devices(...)`, which also shards large layers and the optimizer.
         computation: What saves memory or time in a step: accumulation, recomputation, optimized frozen layers.

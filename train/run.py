@@ -1,7 +1,7 @@
 """The training loop: epochs, callbacks, validation and checkpoints."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from flaxapps.train.errors import TrainingError
 from flaxapps.train.evaluation import evaluate_placed
 from flaxapps.train.history import add_fetched, extend, fetch_sums, values_of
 from flaxapps.train.interruption import Interruption
+from flaxapps.train.step.hyperparameters import learning_rate, with_hyperparameters
 from flaxapps.train.step.losses import Objective
 from flaxapps.train.step.state import TrainState, averages_params
 
@@ -157,6 +158,7 @@ class Run:
             self.interruption.poll()
             if due or self.interruption.received is not None:
                 self.settle()
+                self.check_finite()
                 self.save()
             if self.interruption.received is not None:
                 raise InterruptedRun
@@ -202,7 +204,7 @@ class Run:
             )
             values |= values_of(sums, prefix="val_")
         self.position = self.position.after_epoch(extend(self.position.history, values))
-        self.save()
+        self.check_finite()
         if self.best.restore_best and self.best.best_epoch(self.position.history) == self.position.epoch - 1:
             kept = {"params": self.state.params, "batch_stats": self.state.batch_stats}
             averages = {"optimizer_state": self.state.optimizer_state} if averages_params(self.state) else {}
@@ -210,16 +212,26 @@ class Run:
         ended = EpochEnd(
             self.position.step, self.epoch - 1, values, self.position.history, self.state.evaluation_variables
         )
-        stop = self._tell(ended)
+        try:
+            stop = self._tell(ended)
+        finally:
+            self.save()  # with the hyperparameters that callbacks have set
         self.interruption.poll()
         if self.interruption.received is not None:
             raise InterruptedRun
         return stop
 
-    def save(self) -> None:
-        """Checks that the state is finite and writes a checkpoint, if the run has any."""
+    def check_finite(self) -> None:
+        """Checks that the parameters and statistics are finite.
+
+        Raises:
+            TrainingError: They are not.
+        """
         if not all_finite((self.state.params, self.state.batch_stats)):
             self._stop(f"A parameter or a moving statistic is NaN or infinite after step {self.position.step}", CAUSES)
+
+    def save(self) -> None:
+        """Writes a checkpoint, if the run has any."""
         if self.checkpoints is not None:
             best = self.best.best_epoch(self.position.history)
             best_step = None if best is None else self.position.epoch_steps[best]
@@ -248,18 +260,15 @@ class Run:
 
     def _tell(self, event: Event) -> bool:
         answers = [callback(event) for callback in self.callbacks]
-        return True in answers
+        for values in [answer for answer in answers if isinstance(answer, Mapping)]:
+            if isinstance(event, StepEnd):  # the next step is under way, so that a resumed run would differ
+                raise ValueError(f"A callback can set hyperparameters after an epoch, not after a step: {dict(values)}")
+            set_there = with_hyperparameters(self.state.optimizer_state, values)
+            self.state = self.state.replace(optimizer_state=set_there)
+        return True in [answer for answer in answers if isinstance(answer, bool)]
 
     def _stop(self, what: str, why: str) -> None:
         saved = None if self.checkpoints is None else self.checkpoints.newest()
         raise TrainingError(
             f"{what} (epoch {self.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
         )
-
-
-def learning_rate(optimizer_state: Any) -> dict[str, float]:
-    """Returns the current learning rate if the optimizer stores one, as `optax.inject_hyperparams` does."""
-    leaves = jax.tree_util.tree_leaves_with_path(optimizer_state)
-    named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-    rates = [leaf for path, leaf in named.items() if f".{path}".endswith(".hyperparams.learning_rate")]
-    return {"learning_rate": float(rates[0])} if len(rates) == 1 else {}

@@ -109,12 +109,14 @@ def create_state(
     if not trainable:
         raise ValueError("No parameter is left to train: every layer with parameters is frozen")
     trainable = _copy(trainable)
+    # Some optimizers start from the parameters themselves, or from one array twice, which cannot be donated twice.
+    optimizer_state = _copy(optimizer.init(trainable))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trainable,
         frozen_params=_copy(still) if copy_frozen else still,
         batch_stats=_copy(dict(variables.get("batch_stats", {}))),
-        optimizer_state=optimizer.init(trainable),
+        optimizer_state=optimizer_state,
         key=jax.random.key(seed),
     )
 
