@@ -15,6 +15,7 @@ from flaxapps.model import Model
 from flaxapps.train.arguments import FitArguments
 from flaxapps.train.callbacks import Callback
 from flaxapps.train.data.conversion import as_dataset
+from flaxapps.train.devices.results import place_result
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.errors import Interrupted
 from flaxapps.train.history import History
@@ -29,6 +30,8 @@ from flaxapps.train.step.state import TrainState
 @dataclass(frozen=True)
 class FitResult:
     """What `fit` returns.
+
+    Its arrays are where the given variables were, unless `devices` says otherwise.
 
     Attributes:
         variables: The trained variables, of the best epoch if `early_stopping` restores it.
@@ -154,11 +157,11 @@ def _fit(given: FitArguments) -> FitResult:
         except InterruptedRun:
             received = run.interruption.received
             assert received is not None
-            result = _result(run, "interrupted")
+            result = _result(run, given, "interrupted")
             raise Interrupted(received, result, result.checkpoint) from None
         if run.best.restore_best:
             run.restore_best()
-        return _result(run, stopped)
+        return _result(run, given, stopped)
 
 
 def _train(run: Run, epochs: int, early_stopping: EarlyStopping | None) -> str | None:
@@ -173,10 +176,14 @@ def _train(run: Run, epochs: int, early_stopping: EarlyStopping | None) -> str |
             return "callback"
 
 
-def _result(run: Run, stopped: str | None) -> FitResult:
+def _result(run: Run, given: FitArguments, stopped: str | None) -> FitResult:
+    devices, state = given.devices, run.state
+    laid_out = devices.mesh is not None or devices.shard_optimizer or run.placement.mesh.is_multi_process
+    if devices.results is not None or not laid_out:
+        state = place_result(state, given.variables, devices.results)
     return FitResult(
-        variables=run.state.evaluation_variables,
-        state=run.state,
+        variables=state.evaluation_variables,
+        state=state,
         history=run.position.history,
         steps=run.position.step,
         best_epoch=run.best.best_epoch(run.position.history),
