@@ -50,10 +50,11 @@ def update(
 
     extra = {"value": value, "grad": gradients, "value_fn": value_fn, "obj_fn": loss}
     grad_fn = {"grad_fn": lambda params, _: differentiate(params)[0]}
-    call = optax.with_extra_args_support(optimizer).update
+    call: Any = optax.with_extra_args_support(optimizer).update
     try:
-        return call(gradients, optimizer_state, params, **extra, **grad_fn)
+        changes, following = call(gradients, optimizer_state, params, **extra, **grad_fn)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        return call(gradients, optimizer_state, params, **grad_fn)  # SAM takes no other, also inside a chain
+        changes, following = call(gradients, optimizer_state, params, **grad_fn)  # SAM takes no other, nor in a chain
+    return changes, following
