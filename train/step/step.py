@@ -12,6 +12,7 @@ import optax
 from flaxapps.inference.preprocessing import Function, is_named
 from flaxapps.train.freezing.frozen import merge_params
 from flaxapps.train.step.augmentation import Augmentation
+from flaxapps.train.step.compiled import CompiledStep
 from flaxapps.train.step.extra_arguments import update
 from flaxapps.train.step.loss_scale import scale_of_loss
 from flaxapps.train.step.losses import Objective
@@ -222,7 +223,7 @@ def _sum_over(axis_name: str | None, tree: Any) -> Any:
 
 STATIC = "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "axis_name", "layout"
 
-train_step = jax.jit(take_step, static_argnames=STATIC, donate_argnames=("state",))
+train_step = CompiledStep(take_step, STATIC)
 """`take_step`, jitted. Donates `state`; keyword arguments are static."""
 
 
