@@ -15,6 +15,7 @@ from flaxapps.train.checkpoints.checkpoints import Checkpoints
 from flaxapps.train.checkpoints.position import Position
 from flaxapps.train.data.datasets import Dataset
 from flaxapps.train.data.labels import check_labels
+from flaxapps.train.data.pipeline import reading
 from flaxapps.train.devices.placement import Placement, StepFunction, fetch
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.errors import TrainingError
@@ -106,7 +107,10 @@ class Run:
         """
         done = self.position
         order: Any = {"seed": self.seed, "epoch": self.epoch, "start": done.batch, "shard": self.placement.shard}
-        batches = iter(self.data.batches(self.batch_size, **order))
+        with reading(self.data.batches(self.batch_size, **order)) as batches:
+            self._train_on(batches)
+
+    def _train_on(self, batches: Iterator[Any]) -> None:
         while (batch := self._next(batches)) is not None:
             images, labels = batch
             if self.placement.is_empty(labels):  # all its photos are unreadable and skipped
