@@ -41,7 +41,7 @@ class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call,
 
     @property
     def evaluation_variables(self) -> dict[str, Any]:
-        """As `variables`, at the parameters that the optimizer evaluates: those of `averaged` or a schedule-free one."""
+        """As `variables`, with the averages of an optimizer that evaluates them: `averaged`, or a schedule-free one."""
         params = self.params
         for node in _averaging(self.optimizer_state):
             params = _average(node, params)

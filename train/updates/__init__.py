@@ -1,1 +1,1 @@
-"""What is done to the updates of an optimizer of Optax: averages, layer-wise rates, and what weight decay applies to."""
+"""Changes to the updates of an Optax optimizer: averages, layer-wise rates, and what weight decay applies to."""

@@ -70,9 +70,9 @@ def test_weight_decay_is_for_kernels_alone():
     decayed = {name for name, leaves in mask.items() for leaf, on in leaves.items() if on}
     assert decayed == {"conv1", "conv2", "head"}
     assert {leaf for leaves in mask.values() for leaf, on in leaves.items() if on} == {"kernel"}
-    assert not train.weight_decay_mask({"query": {"query_bias": jnp.ones((2, 4))}, "norm": {"scale": jnp.ones((2, 2))}})[
-        "query"
-    ]["query_bias"]
+    assert not train.weight_decay_mask(
+        {"query": {"query_bias": jnp.ones((2, 4))}, "norm": {"scale": jnp.ones((2, 2))}}
+    )["query"]["query_bias"]
     optimizer = optax.adamw(0.1, weight_decay=0.5, mask=train.weight_decay_mask)
     zeros = jax.tree.map(jnp.zeros_like, params)
     with jax.numpy_dtype_promotion("standard"):
