@@ -51,6 +51,9 @@ def summarise_training(model: Model, frozen: Iterable[str] = ()) -> TrainingSumm
         model: The model.
         frozen: Names of frozen layers, from `frozen_layers`.
 
+    Returns:
+        The numbers and the paths of the layers.
+
     >>> from flaxapps import Input, layers
     >>> x = Input((8, 8, 3))
     >>> y = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="stem")(x))
