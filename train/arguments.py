@@ -47,7 +47,7 @@ class FitArguments:
     seed: int
     verbose: bool
     metrics: tuple[str, ...]
-    class_weights: Mapping[int, float] | None
+    class_weights: Mapping[int, float] | str | None
     label_smoothing: float
     augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None
     preprocess: bool | str | Function

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flaxapps.graph.graph import LayerInGraph
+from flaxapps.train.data.balance import BALANCED
 from flaxapps.train.data.sources import takes
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.optimizers import find_optimizer
@@ -87,10 +88,10 @@ def _metrics(given: Any) -> tuple[Any, ...]:
     return tuple(given)
 
 
-def _class_weights(given: Any) -> dict[int, float] | None:
-    if given is None:
-        return None
-    wanted = "a dict of class indices and weights, such as {0: 1.0, 1: 2.5}"
+def _class_weights(given: Any) -> dict[int, float] | str | None:
+    if given is None or (isinstance(given, str) and given == BALANCED):
+        return given  # type: ignore[no-any-return]
+    wanted = 'a dict of class indices and weights, such as {0: 1.0, 1: 2.5}, or "balanced"'
     if isinstance(given, list | tuple | np.ndarray):
         given = dict(enumerate(given))
     if not isinstance(given, Mapping):
