@@ -90,7 +90,7 @@ def _metrics(given: Any) -> tuple[Any, ...]:
 
 def _class_weights(given: Any) -> dict[int, float] | str | None:
     if given is None or (isinstance(given, str) and given == BALANCED):
-        return given  # type: ignore[no-any-return]
+        return given
     wanted = 'a dict of class indices and weights, such as {0: 1.0, 1: 2.5}, or "balanced"'
     if isinstance(given, list | tuple | np.ndarray):
         given = dict(enumerate(given))

@@ -114,7 +114,8 @@ class LabelTally:
         scores = [row.f1 for row in rows if row.photos + row.predicted]
         mean = sum(scores) / len(scores) if scores else float("nan")
         if form == "npz":
-            np.savez(stream, counts=self.counts, labels=np.array(names, np.str_))  # type: ignore[arg-type]  # bytes
+            labels = np.array(names, np.str_)
+            np.savez(stream, counts=self.counts, exact=self.exact, labels=labels)  # type: ignore[arg-type]  # of bytes
         elif form == "json":
             labels = [_without_nan(row._asdict()) for row in rows]
             result = {"photos": photos, "all_labels_right": _part(exact, photos), "mean_f1": mean}

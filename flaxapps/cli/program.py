@@ -23,7 +23,7 @@ QUIET_LOGGERS = (
     "PIL",
     "matplotlib",
 )  # what concerns users is raised or warned of
-PLATFORMS = MappingProxyType({"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"})  # of --device
+PLATFORMS = MappingProxyType({"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"})  # of --device, as JAX names them
 
 
 def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[str] | None) -> int:
@@ -41,12 +41,14 @@ def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[st
         SystemExit: With code 2 for invalid arguments, with 0 after --help and --version.
     """
     arguments = parser.parse_args(argv)
-    _choose_device(vars(arguments).pop("device", None))
+    device = vars(arguments).pop("device", None)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold characters the terminal cannot encode
     try:
         with warnings.catch_warnings(), _quiet(arguments.debug):
             warnings.showwarning = partial(_show_warning, program)
+            if device is not None:
+                _choose_device(device, arguments)
             code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -66,10 +68,21 @@ def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[st
         return int(arguments.error_code)
 
 
-def _choose_device(name: str | None) -> None:
-    """Lets JAX use the devices of --device only. Must run before JAX starts."""
-    if name is not None:
-        jax.config.update("jax_platforms", PLATFORMS[name])
+def _choose_device(name: str, arguments: argparse.Namespace) -> None:
+    """Lets JAX use the devices of --device only. Must run before JAX starts.
+
+    Raises:
+        ValueError: There are none; not checked in runs of several processes, which start JAX later.
+    """
+    jax.config.update("jax_platforms", PLATFORMS[name])
+    if getattr(arguments, "distributed", False) or getattr(arguments, "coordinator", None):
+        return
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where JAX was installed without the plugin
+        raise ValueError(
+            f"--device {name}: JAX finds none on this machine, or was installed without its packages (docs/install.md)"
+        ) from error
 
 
 @contextmanager

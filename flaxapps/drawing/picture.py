@@ -55,14 +55,14 @@ def write_picture(svg: str, stream: IO[bytes], form: str) -> None:
 
 
 def write_drawing(svg: str, path: str | os.PathLike[str]) -> None:
-    """Writes a drawing to a file, atomically, in the format of its ending.
+    """Writes a drawing to a file, atomically, in the format of its ending; SVG if it has none.
 
     Raises:
         ValueError: It is none of `FORMATS`.
         ImportError: Matplotlib is not installed, for another format than SVG.
         OSError: The file cannot be written.
     """
-    form = os.fspath(path).rpartition(".")[2].lower()
+    form = os.path.splitext(path)[1].lower().removeprefix(".") or "svg"
     if form not in FORMATS:
         raise ValueError(f"A plot is .svg, .png or .pdf by the ending of its name, got {os.fspath(path)}")
     if form == "svg":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,18 @@ def test_formats_of_evaluate(run, logits: Path, tmp_path: Path):
     assert code == 1
     assert "broken.png" in err
     assert json.loads(run(*given, "json", "--dtype", "bfloat16", "--device", "cpu")[1])["photos"] == 3
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu"])
+def test_a_device_that_is_not_there(device, logits: Path):
+    """In a process of its own: JAX chooses its devices once."""
+    if any(map(os.path.exists, ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0"))):
+        pytest.skip("this machine has one")
+    command = [sys.executable, "-m", "flaxapps", "predict", "photos", "--model", "logits.keras", "--preprocess", "tf"]
+    given = {"cwd": logits, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
+    done = subprocess.run([*command, "--device", device], check=False, **given)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"flaxapps: error: --device {device}: JAX finds none")
 
 
 def test_cropping_in_predict(run, logits: Path):
