@@ -136,3 +136,12 @@ def test_a_rate_that_cannot_be_set_is_an_error(optimizer, says):
         fit(DATA, MODEL, optimizer=optimizer, callbacks=[set_rate])
     with pytest.raises(ValueError, match="after an epoch, not after a step"):
         fit(DATA, MODEL, optimizer=optimizer, callbacks=[lambda event: {"learning_rate": 0.01}])
+
+
+@pytest.mark.slow
+def test_another_rate_of_an_optimizer_that_asks_for_the_loss_is_noticed(tmp_path):
+    options = {"checkpoint_dir": tmp_path, "devices": ONE}
+    fit(DATA, MODEL, optimizer=optax.polyak_sgd(scaling=0.5), **options)
+    options["checkpoint_dir"] = train.CheckpointFolder(tmp_path, resume=True)
+    with pytest.warns(UserWarning, match="first steps of the optimizer"):
+        fit(DATA, MODEL, epochs=2, optimizer=optax.polyak_sgd(scaling=0.25), **options)

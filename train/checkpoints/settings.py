@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from flaxapps.train.checkpoints.stored_state import optimizer_leaves
+from flaxapps.train.step.extra_arguments import update
 from flaxapps.train.step.state import TrainState
 
 HYPERPARAMETERS = "hyperparams"  # what Optax calls the field of the state of `inject_hyperparams`
@@ -60,15 +61,17 @@ def _is_rate(path: str) -> bool:
 
 
 def _first_steps(state: TrainState, optimizer: optax.GradientTransformation) -> list[str] | None:
-    """Returns the sum of the changes of each of the first steps; None for optimizers that take more than gradients."""
+    """Returns the sum of the changes of each of the first steps; None where they fail."""
     params = jax.tree.map(lambda leaf: jnp.full((1,) * leaf.ndim, 0.5, leaf.dtype), state.params)
     gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), params)
-    sums = []
+    sums, loss = [], jnp.asarray(0.5)
     with jax.numpy_dtype_promotion("standard"):
         try:
             optimizer_state = optimizer.init(params)
             for _ in range(STEPS_COMPARED):
-                changes, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+                changes, optimizer_state = update(
+                    optimizer, gradients, optimizer_state, params, loss, lambda params: (gradients, loss)
+                )
                 params = optax.apply_updates(params, changes)
                 sums.append(f"{float(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(changes))):.5g}")
         except (TypeError, ValueError):

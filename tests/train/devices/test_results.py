@@ -19,7 +19,7 @@ def places(result):
     return {leaf.sharding for leaf in jax.tree.leaves((result.variables, result.state))}
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("place", [DEVICES[0], DEVICES[3], REPLICATED, None], ids=["first", "fourth", "four", "host"])
 def test_a_result_is_where_the_variables_were(place, parallel):
     variables = jax.device_get(MODEL.init_variables())
