@@ -14,6 +14,7 @@ from PIL import Image
 from flaxapps import load_model
 from flaxapps.cli.commands import main
 from flaxapps.cli.finetune.command import add_arguments
+from flaxapps.cli.finetune.folder import check_output
 from flaxapps.cli.finetune.optimizer import OPTIMIZERS, build_optimizer, schedule_rate
 from flaxapps.cli.finetune.plan import Plan, count_photos, make_plan
 from flaxapps.cli.finetune.settings import DEFAULTS, complete, list_recipes, load_recipe
@@ -207,6 +208,29 @@ def test_a_run_with_everything(folder: Path, tmp_path: Path, capsys, monkeypatch
     assert np.abs(kernels[0] - kernels[2]).max() > 0
     assert main(["finetune", "--resume", "--output", str(tmp_path / "out")]) == 0
     assert "is finished" in capsys.readouterr().out
+
+
+def test_a_run_of_an_earlier_version_can_be_resumed(folder: Path, tmp_path: Path):
+    """Its record has no recipe and no EMA, and null where there was no crop."""
+    arguments = parsed(*command(folder, tmp_path, "--resume"))
+    old = {"epochs": [5], "head": 1024, "dropout": 0.0, "learning_rate": [1e-3, 1e-4], "batch_size": 8, "flip": False}
+    old |= {"random_crop": None, "brightness": None, "freeze_until": None, "patience": 0}
+    same = (
+        "model",
+        "preprocess",
+        "validation_split",
+        "seed",
+        "cache_features",
+        "on_error",
+        "freeze_as_saved",
+        "tensorboard",
+    )
+    old |= {name: getattr(arguments, name) for name in same}
+    (tmp_path / "arguments.json").write_text(json.dumps(old))
+    check_output(arguments)
+    arguments.ema = 0.9
+    with pytest.raises(ValueError, match=r"had other arguments: ema was 0\.0, is 0\.9$"):
+        check_output(arguments)
 
 
 def test_rates_are_tested_and_no_run_is_begun(folder: Path, tmp_path: Path, capsys):
