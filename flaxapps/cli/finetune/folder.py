@@ -62,7 +62,7 @@ def check_output(arguments: argparse.Namespace) -> None:
         )
     stored, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings(arguments)))
     # Earlier versions did not know all settings, or wrote null for their defaults.
-    before = DEFAULTS | {name: value for name, value in stored.items() if value is not None}
+    before = {**DEFAULTS, **{name: value for name, value in stored.items() if value is not None}}
     compared = [name for name in now if name not in (*PLACES, "epochs")]
     changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in compared if before.get(name) != now[name]]
     epochs = before["epochs"], now["epochs"]
