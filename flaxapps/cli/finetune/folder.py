@@ -60,10 +60,10 @@ def check_output(arguments: argparse.Namespace) -> None:
             f"{arguments.output} already holds a run: resume it with --resume, replace it with --overwrite, or give "
             "another folder"
         )
-    before, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings(arguments)))
+    stored, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings(arguments)))
+    # Earlier versions did not know all settings, or wrote null for their defaults.
+    before = {**DEFAULTS, **{name: value for name, value in stored.items() if value is not None}}
     compared = [name for name in now if name not in (*PLACES, "epochs")]
-    # A run of an earlier version does not know the newer ones, which then had their defaults.
-    compared = [name for name in compared if name in before or now[name] != DEFAULTS.get(name)]
     changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in compared if before.get(name) != now[name]]
     epochs = before["epochs"], now["epochs"]
     if is_finished(folder) and epochs[0] != epochs[1]:

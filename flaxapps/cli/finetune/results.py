@@ -3,12 +3,12 @@
 import argparse
 import csv
 import heapq
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -78,6 +78,10 @@ def write_results(
         metrics=("accuracy", "top_5_accuracy", "confusion_matrix"),
         preprocess=plan.preprocessing,
     )
+    wrong = int(np.sum(values["confusion_matrix"]) - np.trace(values["confusion_matrix"]))
+    if wrong and is_first():  # on its own devices
+        _draw_mistakes(plan, best, arguments.batch_size, wrong, folder / MISTAKES_FILE)
+    is_anywhere(False)  # a barrier: the others wait, as their end would be taken for a failure
     if not is_first():
         return
     names = plan.data.class_names
@@ -85,9 +89,6 @@ def write_results(
     titles = {phase.title: histories[phase.name] for phase in plan.phases}
     write_curves(titles, folder / "curves.png")
     write_confusion(values["confusion_matrix"], names, folder / "confusion.png", title)
-    wrong = int(np.sum(values["confusion_matrix"]) - np.trace(values["confusion_matrix"]))
-    if wrong and jax.process_count() == 1:  # one of several processes cannot compute alone
-        _draw_mistakes(plan, best, arguments.batch_size, wrong, folder / MISTAKES_FILE)
     _write_history(plan, histories, folder / "history.csv")
     save_model(plan.model, variables, folder / LAST_FILE)
     file = LAST_FILE if phase is None else BEST_FILE
@@ -100,15 +101,15 @@ def write_results(
 def find_mistakes(plan: Plan, variables: Mapping[str, Any], data: ImageDataset, batch_size: int) -> list[Mistake]:
     """Finds the misclassified photos of which the model is most certain, in this order."""
     found: list[Mistake] = []
-    kept, read = [file for file in data.files if file not in data.skipped], 0  # evaluation has tried to read all
+    names = enumerate(file for file in data.files if file not in data.skipped)  # lazily: a batch says what it skipped
     for photos, labels in data.batches(batch_size, seed=None):
         outputs = predict(plan.model, variables, photos, batch_size=batch_size, preprocess=plan.preprocessing)
         taken = outputs.argmax(axis=-1)
-        for row in np.flatnonzero(taken != labels).tolist():
-            place, classes = read + row, (int(labels[row]), int(taken[row]))
-            mistake = Mistake(float(outputs[row].max()), -place, kept[place], *classes, np.asarray(photos[row]))
-            (heapq.heappush if len(found) < MISTAKES_SHOWN else heapq.heappushpop)(found, mistake)
-        read += len(labels)
+        for row, (place, file) in enumerate(itertools.islice(names, len(labels))):
+            if taken[row] != labels[row]:
+                classes = int(labels[row]), int(taken[row])
+                mistake = Mistake(float(outputs[row].max()), -place, file, *classes, np.asarray(photos[row]))
+                (heapq.heappush if len(found) < MISTAKES_SHOWN else heapq.heappushpop)(found, mistake)
     return sorted(found, reverse=True)
 
 

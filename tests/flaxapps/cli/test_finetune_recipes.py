@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import optax
 import pytest
 from PIL import Image
 
-from flaxapps import load_model
+from flaxapps import load_model, predict
 from flaxapps.cli.commands import main
 from flaxapps.cli.finetune.command import add_arguments
+from flaxapps.cli.finetune.folder import check_output
 from flaxapps.cli.finetune.optimizer import OPTIMIZERS, build_optimizer, schedule_rate
 from flaxapps.cli.finetune.plan import Plan, count_photos, make_plan
+from flaxapps.cli.finetune.results import find_mistakes
 from flaxapps.cli.finetune.settings import DEFAULTS, complete, list_recipes, load_recipe
 from flaxapps.train.updates.averaged import AveragedState
 from tests.flaxapps.cli.test_finetune import write_base, write_photos
@@ -207,6 +210,49 @@ def test_a_run_with_everything(folder: Path, tmp_path: Path, capsys, monkeypatch
     assert np.abs(kernels[0] - kernels[2]).max() > 0
     assert main(["finetune", "--resume", "--output", str(tmp_path / "out")]) == 0
     assert "is finished" in capsys.readouterr().out
+
+
+def test_mistakes_are_named_and_the_most_certain_come_first(folder: Path, tmp_path: Path):
+    """Also after a photo that cannot be read."""
+    shutil.copytree(folder / "colours", tmp_path / "colours")
+    (tmp_path / "colours" / "blue" / "0.png").write_bytes(b"nothing")
+    plan, _ = plan_of(folder, "--validation", tmp_path / "colours", "--on-error", "skip")
+    variables = plan.model.init_variables(1)
+    with pytest.warns(UserWarning, match="1 images could not be read"):
+        found = find_mistakes(plan, variables, plan.validation, 8)
+    assert [each.confidence for each in found] == sorted((each.confidence for each in found), reverse=True)
+    for each in found:
+        with Image.open(tmp_path / "colours" / each.file) as picture:
+            photo = np.asarray(picture.convert("RGB").resize((8, 8), Image.Resampling.BILINEAR), np.float32)
+        np.testing.assert_allclose(each.photo, photo, atol=1)
+        assert plan.data.class_names[each.own] == Path(each.file).parts[0]
+        assert each.taken != each.own
+    outputs = predict(plan.model, variables, np.stack([each.photo for each in found]), preprocess="tf")
+    assert list(outputs.argmax(axis=-1)) == [each.taken for each in found]
+    assert len(found) > 10
+
+
+def test_a_run_of_an_earlier_version_can_be_resumed(folder: Path, tmp_path: Path):
+    """Its record has no recipe and no EMA, and null where there was no crop."""
+    arguments = parsed(*command(folder, tmp_path, "--resume"))
+    old = {"epochs": [5], "head": 1024, "dropout": 0.0, "learning_rate": [1e-3, 1e-4], "batch_size": 8, "flip": False}
+    old |= {"random_crop": None, "brightness": None, "freeze_until": None, "patience": 0}
+    same = (
+        "model",
+        "preprocess",
+        "validation_split",
+        "seed",
+        "cache_features",
+        "on_error",
+        "freeze_as_saved",
+        "tensorboard",
+    )
+    old |= {name: getattr(arguments, name) for name in same}
+    (tmp_path / "arguments.json").write_text(json.dumps(old))
+    check_output(arguments)
+    arguments.ema = 0.9
+    with pytest.raises(ValueError, match=r"had other arguments: ema was 0\.0, is 0\.9$"):
+        check_output(arguments)
 
 
 def test_rates_are_tested_and_no_run_is_begun(folder: Path, tmp_path: Path, capsys):
