@@ -151,7 +151,7 @@ class LayerCall(nn.Module):
         weights = {leaf: self._fetch(leaf, weight) for leaf, weight in owned.items()}
         inputs = cast_whole(self.layer, bool(owned), inputs)
         keeps_statistics = any(weight.collection == "batch_stats" for weight in owned.values())
-        without_keys = self.forced and self.layer.identity_in_inference and not self.has_rng("dropout")
+        without_keys = self.forced and self.layer.random_in_training and not self.has_rng("dropout")
         if not self.train or (self.frozen and keeps_statistics) or without_keys:
             return self.layer.call(weights, *inputs)
         output, updates = self.layer.call_training(
