@@ -16,7 +16,7 @@ from flaxapps.drawing.svg import draw
 from flaxapps.graph.batch import Batch
 from flaxapps.graph.graph import Graph, LayerInGraph
 from flaxapps.graph.interpreter import check_frozen, run
-from flaxapps.graph.shapes import in_layout
+from flaxapps.graph.shapes import advice_on_shape, in_layout
 from flaxapps.graph.summary import print_summary
 from flaxapps.graph.symbolic import Node, as_given, as_nodes
 from flaxapps.graph.variables import Variables, fresh_variables, weight_paths
@@ -187,8 +187,8 @@ class Model(nn.Module):
             sizes = zip(shape[1:], array.shape[1:], strict=False)
             if array.ndim != len(shape) or any(want not in (None, got) for want, got in sizes):
                 wanted = ", ".join("any" if size is None else str(size) for size in shape[1:])
-                missing = ": put one image into a batch with x[None]" if array.ndim == len(shape) - 1 else ""
-                raise ValueError(f"{title} takes arrays of shape (batch, {wanted}), got {array.shape}{missing}")
+                advice = advice_on_shape(shape[1:], tuple(array.shape))
+                raise ValueError(f"{title} takes arrays of shape (batch, {wanted}), got {array.shape}{advice}")
 
     @nn.nowrap
     def get_layer(self, name: str | None = None, index: int | None = None) -> LayerInGraph:

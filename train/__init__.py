@@ -10,9 +10,9 @@ from flaxapps.train.callbacks import EpochEnd as EpochEnd
 from flaxapps.train.callbacks import ProgressDisplay as ProgressDisplay
 from flaxapps.train.callbacks import StepEnd as StepEnd
 from flaxapps.train.callbacks import TensorBoard as TensorBoard
+from flaxapps.train.data.conversion import as_dataset as as_dataset
 from flaxapps.train.data.datasets import ArrayDataset as ArrayDataset
 from flaxapps.train.data.datasets import Dataset as Dataset
-from flaxapps.train.data.datasets import as_dataset as as_dataset
 from flaxapps.train.data.folders import image_folder as image_folder
 from flaxapps.train.data.tables import image_table as image_table
 from flaxapps.train.early_stopping import EarlyStopping as EarlyStopping

@@ -1,16 +1,19 @@
 """Evaluation: loss and metrics over a whole dataset. The last batch is padded and masked, not dropped."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.model import Model
-from flaxapps.train.data.datasets import Dataset, as_dataset
+from flaxapps.train.arguments import check_model, wrong_variables
+from flaxapps.train.data.conversion import as_dataset
+from flaxapps.train.data.datasets import Dataset
 from flaxapps.train.data.labels import check_labels
 from flaxapps.train.devices.placement import STEPS_KEPT, Placement, place_on_devices
+from flaxapps.train.forms import brought_to_form
 from flaxapps.train.history import Sums, add_fetched, fetch_sums, values_of
 from flaxapps.train.step.losses import LossFunction, Objective, make_objective
 from flaxapps.train.step.step import evaluate_batch
@@ -23,7 +26,7 @@ def evaluate(
     *,
     batch_size: int = 32,
     loss: str | LossFunction = "categorical_crossentropy",
-    metrics: tuple[str, ...] = ("accuracy",),
+    metrics: Sequence[str] = ("accuracy",),
     preprocess: bool | str | Function = False,
 ) -> dict[str, Any]:
     """Computes the mean loss and the metrics over all examples, in inference mode, on all devices.
@@ -43,15 +46,22 @@ def evaluate(
     Raises:
         ValueError: The arguments or the data do not fit the model, or there are no examples.
     """
+    check_model(model)
+    given = {"batch_size": batch_size, "loss": loss, "metrics": metrics, "preprocess": preprocess}
+    formed, wrong = brought_to_form(given)
+    wrong += wrong_variables(model, variables)
+    if wrong:
+        raise ValueError("\n  ".join(["evaluate cannot run with these arguments:", *wrong]))
+    batch_size = formed["batch_size"]
     placement = place_on_devices("jit", batch_size)
     sums = evaluate_placed(
         placement.replicate(dict(variables)),
         as_dataset(data),
         placement,
         batch_size=batch_size,
-        objective=make_objective(model, loss),
-        metrics=metrics,
-        preprocess=preprocessing_function(model, preprocess),
+        objective=make_objective(model, formed["loss"]),
+        metrics=formed["metrics"],
+        preprocess=preprocessing_function(model, formed["preprocess"]),
     )
     if not sums:
         raise ValueError("There are no examples to evaluate on")

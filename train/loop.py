@@ -1,7 +1,7 @@
 """`fit`: trains a model."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from flaxapps.inference.preprocessing import Function
 from flaxapps.model import Model
 from flaxapps.train.arguments import FitArguments
 from flaxapps.train.callbacks import Callback
-from flaxapps.train.data.datasets import as_dataset
+from flaxapps.train.data.conversion import as_dataset
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.errors import Interrupted
 from flaxapps.train.history import History
@@ -63,21 +63,22 @@ def fit(
     optimizer: optax.GradientTransformation,
     batch_size: int = 32,
     loss: str | LossFunction = "categorical_crossentropy",
-    frozen: frozenset[str] = frozenset(),
+    frozen: Collection[str] = frozenset(),
     epochs: int = 1,
     initial_epoch: int = 0,
+    steps_per_epoch: int | None = None,
     validation_data: Any = None,
     parallel: str = "auto",
     cache_features: bool | FeatureCache = False,
     checkpoint_dir: str | os.PathLike[str] | CheckpointFolder | None = None,
     seed: int = 0,
     verbose: bool = True,
-    metrics: tuple[str, ...] = ("accuracy",),
+    metrics: Sequence[str] = ("accuracy",),
     class_weights: Mapping[int, float] | None = None,
     label_smoothing: float = 0.0,
     augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     preprocess: bool | str | Function = False,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Callback | Iterable[Callback] = (),
     early_stopping: EarlyStopping | None = None,
     devices: Sequence[jax.Device] | Devices | None = None,
     computation: Computation | None = None,
@@ -93,13 +94,14 @@ def fit(
         model: A model with one output.
         variables: Initial variables. They are not modified: trainable parameters are copied, frozen ones are shared
             with the result. Or `result.state`, to go on with its optimizer and random numbers.
-        data: (images, labels) arrays, `train.image_folder(...)`, any other `Dataset`, or an iterable of batches.
+        data: (images, labels) arrays, `train.image_folder(...)`, an iterable of batches, or else as `as_dataset`.
         optimizer: From Optax, with the learning rate or a schedule of it.
         batch_size: Examples in a batch, over all devices.
         loss: As `make_objective` takes it; "categorical_crossentropy" takes one-hot labels and class indices.
         frozen: Names of frozen layers, from `frozen_layers`.
         epochs: Passes over the data, including those before a resume and before `initial_epoch`.
         initial_epoch: The first epoch, which has its own order of the data, dropout and augmentation.
+        steps_per_epoch: Batches in an epoch, for iterables that are endless or whose epochs should be shorter.
         validation_data: Data to evaluate on after every epoch; as `data`.
         parallel: "jit": all devices, partitioned by XLA. "pmap": all devices, each with its shard of the batch. "auto":
             "jit" on as many devices as divide the batch size. BatchNormalization sees the whole batch in each.
@@ -132,13 +134,13 @@ def fit(
     """
     validation = None if validation_data is None else as_dataset(validation_data)
     return _fit(FitArguments(
-        model=model, variables=variables, data=as_dataset(data), validation=validation, optimizer=optimizer,
-        batch_size=batch_size, loss=loss, frozen=frozen, epochs=epochs, initial_epoch=initial_epoch,
-        parallel=parallel, devices=Devices.of(devices),
-        cache=FeatureCache.of(cache_features), checkpoints=CheckpointFolder.of(checkpoint_dir), seed=seed,
-        computation=computation or Computation(), verbose=verbose, metrics=metrics, class_weights=class_weights,
-        label_smoothing=label_smoothing, augmentation=augmentation, preprocess=preprocess, callbacks=tuple(callbacks),
-        early_stopping=early_stopping,
+        model=model, variables=variables, data=as_dataset(data, steps_per_epoch), validation=validation,
+        optimizer=optimizer, batch_size=batch_size, loss=loss, epochs=epochs, initial_epoch=initial_epoch,
+        frozen=frozen, metrics=metrics, callbacks=callbacks,  # type: ignore[arg-type]  # brought to their forms there
+        parallel=parallel, devices=Devices.of(devices), cache=FeatureCache.of(cache_features),
+        checkpoints=CheckpointFolder.of(checkpoint_dir), computation=Computation.of(computation), seed=seed,
+        verbose=verbose, class_weights=class_weights, label_smoothing=label_smoothing, augmentation=augmentation,
+        preprocess=preprocess, early_stopping=early_stopping,
     ))  # fmt: skip # kept on few lines on purpose
 
 

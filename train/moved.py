@@ -1,4 +1,4 @@
-"""Keywords of `fit` that moved into groups. They keep working for one release, with a DeprecationWarning."""
+"""Keywords of `fit` that moved into groups, which work for one release with a warning; and keywords of Keras."""
 
 import functools
 import warnings
@@ -35,12 +35,31 @@ MOVED: Mapping[str, _Place] = MappingProxyType(
 )
 
 
+KERAS_KEYWORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "x": "give images and labels as one tuple, the third argument: fit(model, variables, (x, y), ...)",
+        "validation_split": "give validation_data: the last examples of arrays, or the other subset of "
+        "train.image_folder(..., validation_split=0.2, subset=...)",
+        "validation_steps": "give validation_data=train.as_dataset(batches, steps_per_epoch=...)",
+        "shuffle": "arrays and folders are shuffled in every epoch, and batches are read as they come: for examples in "
+        "order give data=lambda: train.as_dataset(data).batches(32, seed=None)",
+        "class_weight": "write class_weights",
+        "learning_rate": "it is the optimizer's: optimizer=optax.adam(1e-3)",
+    }
+)
+
+
 def accept_moved_keywords(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorates `fit`, so that it takes its old keywords as well; type checkers see the new ones only."""
 
     @functools.wraps(function)
     def with_moved(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
         given: dict[str, Any] = options
+        wrong = [f"{name}: {advice}" for name, advice in KERAS_KEYWORDS.items() if name in given]
+        if len(arguments) > 3:
+            wrong.append(KERAS_KEYWORDS["x"])
+        if wrong:
+            raise TypeError(f"fit takes other arguments: {'; '.join(wrong)}")
         for name in [name for name in MOVED if name in given]:
             argument, group, field = MOVED[name]
             shown = f"{argument}=train.{group.__name__}(..., {field}={given[name]!r})"

@@ -40,8 +40,10 @@ class Devices:
             raise TypeError(f"devices should be a list such as jax.devices()[:1], or None for all; got {self.use!r}")
 
     @classmethod
-    def of(cls, given: Self | Sequence[jax.Device] | None) -> Self:
-        """Returns a group, as `fit` takes it, of a plain list of devices or of None."""
+    def of(cls, given: Self | Sequence[jax.Device] | jax.Device | None) -> Self:
+        """Returns a group, as `fit` takes it, of a device, of a plain list of them, or of None."""
+        if isinstance(given, jax.Device):
+            given = [given]
         return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]  # checked above
 
 
@@ -76,6 +78,8 @@ class CheckpointFolder:
     @classmethod
     def of(cls, given: Self | str | os.PathLike[str] | None) -> Self | None:
         """Returns a group, as `fit` takes it, of a plain path; None for no folder."""
+        if given is not None and not isinstance(given, cls | str | os.PathLike):
+            raise TypeError(f"checkpoint_dir should be a folder or train.CheckpointFolder(...), got {given!r}")
         return given if given is None or isinstance(given, cls) else cls(given)  # type: ignore[arg-type]  # a path
 
 
@@ -94,6 +98,8 @@ class FeatureCache:
     @classmethod
     def of(cls, given: Self | bool) -> Self | None:
         """Returns a group, as `fit` takes it, of True; None of False, for no cache."""
+        if given is not None and not isinstance(given, cls | bool):
+            raise TypeError(f"cache_features should be True, False or train.FeatureCache(folder=...), got {given!r}")
         return given if isinstance(given, cls) else cls() if given else None
 
 
@@ -131,3 +137,10 @@ class Computation:
             raise ValueError(f"accumulate should be at least 1, got {self.accumulate}")
         if self.optimize_frozen is not None:
             object.__setattr__(self, "optimize_frozen", checked_mode(self.optimize_frozen, "optimize_frozen"))
+
+    @classmethod
+    def of(cls, given: Self | None) -> Self:
+        """Returns a group, as `fit` takes it, of None."""
+        if given is not None and not isinstance(given, cls):
+            raise TypeError(f"computation should be a group such as train.Computation(accumulate=2), got {given!r}")
+        return given or cls()

@@ -17,7 +17,8 @@ from flaxapps.train.checkpoints.checkpoints import Checkpoints
 from flaxapps.train.checkpoints.description import describe_run
 from flaxapps.train.checkpoints.position import Position
 from flaxapps.train.checkpoints.settings import describe_settings
-from flaxapps.train.data.datasets import ArrayDataset, Dataset, first_images
+from flaxapps.train.data.conversion import first_images
+from flaxapps.train.data.datasets import ArrayDataset, Dataset
 from flaxapps.train.data.labels import check_labels
 from flaxapps.train.devices.placement import place_on_devices
 from flaxapps.train.early_stopping import EarlyStopping
@@ -202,7 +203,7 @@ def _augmentation(given: FitArguments) -> Any:
 def _numbers_in_history(given: FitArguments, objective: Objective, optimizer_state: Any) -> set[str]:
     """Returns the names of the values of an epoch, without confusion matrices."""
     names = {"loss", *known_metrics(objective, given.metrics)} - {"confusion_matrix"}
-    held_out = {f"val_{name}" for name in names} if given.validation else set()
+    held_out = {f"val_{name}" for name in names} if given.validation is not None else set()
     return names | held_out | set(learning_rate(optimizer_state))
 
 

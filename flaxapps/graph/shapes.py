@@ -46,3 +46,22 @@ def in_layout(shape: Shape, channels_first: bool) -> Shape:
     (None, 3, 8, 6)
     """
     return (shape[0], shape[-1], *shape[1:-1]) if channels_first and len(shape) == 4 else shape
+
+
+def advice_on_shape(wanted: Shape, got: tuple[int, ...]) -> str:
+    """Says what to do about an array of another shape than an input; empty if that is not known.
+
+    Args:
+        wanted: Shape of one example; None for free sizes.
+        got: Shape of the batch.
+
+    >>> advice_on_shape((8, 8, 3), (16, 3, 8, 8))
+    ': these have channels first, but it takes channels last: np.moveaxis(images, 1, -1)'
+    """
+    if len(got) == len(wanted):
+        return ": put one image into a batch with x[None]"
+    moved = (("first", "last", "1, -1", (*got[2:], *got[1:2])), ("last", "first", "-1, 1", (*got[-1:], *got[1:-1])))
+    for found, needed, axes, shape in moved if (len(got), len(wanted)) == (4, 3) else ():
+        if all(want in (None, size) for want, size in zip(wanted, shape, strict=True)):
+            return f": these have channels {found}, but it takes channels {needed}: np.moveaxis(images, {axes})"
+    return ""

@@ -58,6 +58,11 @@ _PREPROCESSING = {
 }
 
 
+def is_named(preprocess: Function | None) -> bool:
+    """Whether a function is None or one of Keras's, which keep the shape of images."""
+    return preprocess is None or preprocess in _PREPROCESSING.values()
+
+
 def known_preprocessing(model: Model) -> set[str]:
     """Returns the preprocessing modes of the published networks that a model is, or contains as nested models.
 

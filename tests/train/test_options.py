@@ -15,7 +15,8 @@ def given_by(monkeypatch, **options):
     import flaxapps.train.loop as loop
 
     monkeypatch.setattr(loop, "_fit", lambda given: given)
-    return train.fit(small_model(), {}, small_data(4), optimizer=SGD, **options)
+    model = small_model()
+    return train.fit(model, model.init_variables(), small_data(4), optimizer=SGD, **options)
 
 
 OLD = {"mesh": {"data": 8}, "shard_optimizer": True, "checkpoint_every": 3, "resume": True, "cache_limit": 5}

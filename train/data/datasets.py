@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from flaxapps.runtime.manifests import fingerprint_of
 from flaxapps.train.data.labels import as_labels, index_names
 from flaxapps.train.data.pipeline import pipeline
+from flaxapps.train.data.sources import SteppedSource, as_array, as_images, pair_in
 
 Batches = Iterator[tuple[NDArray[Any], NDArray[Any]]]
 
@@ -89,7 +89,7 @@ class ArrayDataset:
         Raises:
             ValueError: There are no examples, or images, labels and class names do not fit each other.
         """
-        self.images = np.asarray(images)
+        self.images = as_array(images)
         given = np.asarray(labels)
         self.class_names = None if class_names is None else tuple(class_names)
         if given.ndim == 1 and len(given) and isinstance(given[0], str):
@@ -125,7 +125,7 @@ class ArrayDataset:
         return iter(pipeline(self._load, len(self), **options))
 
     def _load(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        return _as_images(self.images[indices]), self.labels[indices]
+        return as_images(self.images[indices]), self.labels[indices]
 
 
 class BatchStream:
@@ -178,7 +178,7 @@ class BatchStream:
         if self._used_up:
             raise ValueError(
                 "This iterator of batches is exhausted and cannot start again: for several epochs, or for validation "
-                "after each, give a list, or an object whose __iter__ returns a new iterator"
+                "after each, give a list, a generator function, or an object whose __iter__ returns a new iterator"
             )
         for _ in range(self._epochs, epoch):  # of a resumed run, so that the source shuffles as in the run before
             self._notify("on_epoch_begin")
@@ -198,6 +198,8 @@ class BatchStream:
 
     def first_images(self) -> NDArray[Any] | None:
         """Returns the images of the first batch, which an iterator gives once more; None if there is none."""
+        if isinstance(self._source, SteppedSource):
+            return _as_batch(self._source.peek(), 0)[0]
         iterator = iter(self._source)
         batch = next(iterator, None)
         if batch is None:
@@ -213,41 +215,6 @@ class BatchStream:
             method()
 
 
-def as_dataset(data: Any) -> Dataset:
-    """Converts the `data` argument of `fit` to a `Dataset`.
-
-    Args:
-        data: A Dataset, which is returned unchanged; a tuple (images, labels) of arrays; or an iterable of batches,
-            each such a tuple.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        TypeError: `data` is none of these.
-        ValueError: The arrays do not fit each other.
-    """
-    if callable(getattr(data, "batches", None)):
-        return data  # type: ignore[no-any-return]  # any object with a method `batches`
-    if isinstance(data, tuple) and len(data) == 2 and not any(isinstance(part, tuple) for part in data):
-        return ArrayDataset(*data)
-    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")  # as tf.keras.utils.Sequence
-    if (isinstance(data, Iterable) or indexed) and not isinstance(data, str | bytes | dict | np.ndarray):
-        return BatchStream(data)
-    advice = "; train.image_folder(path) reads a folder" if isinstance(data, str | os.PathLike) else ""
-    raise TypeError(
-        "data should be a tuple (images, labels) of arrays, train.image_folder(...), train.image_table(...), or an "
-        f"iterable of batches (images, labels); got {type(data).__name__}{advice}"
-    )
-
-
-def first_images(data: Dataset, batch_size: int) -> NDArray[Any] | None:
-    """Returns the images of the first batch of a dataset; None if there is none. An iterator loses nothing by it."""
-    if isinstance(data, BatchStream):
-        return data.first_images()
-    return next((images for images, _ in data.batches(batch_size, seed=None)), None)
-
-
 def _length_of(source: Any) -> int | None:
     try:
         return len(source)
@@ -255,16 +222,17 @@ def _length_of(source: Any) -> int | None:
         return None
 
 
-def _as_images(images: NDArray[Any]) -> NDArray[Any]:
-    return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
-
-
 def _as_batch(batch: Any, number: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    batch = pair_in(batch)
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise ValueError(f"Batch {number} should be a tuple (images, labels), got {type(batch).__name__}")
-    images, labels = _as_images(np.asarray(batch[0])), as_labels(np.asarray(batch[1]))
+        raise ValueError(
+            f"Batch {number} should be a tuple (images, labels), got {type(batch).__name__}; arrays of all images and "
+            "labels belong into a tuple: (images, labels)"
+        )
+    images, labels = as_images(batch[0]), as_labels(np.asarray(batch[1]))
     if images.ndim == 0 or labels.shape[:1] != images.shape[:1]:
-        raise ValueError(f"Batch {number} should have a label per image: got {images.shape} and {labels.shape}")
+        single = ": these are single examples, so batch them first" if labels.ndim == 0 else ""
+        raise ValueError(f"Batch {number} should have a label per image: got {images.shape} and {labels.shape}{single}")
     return images, labels
 
 

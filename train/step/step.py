@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flaxapps.inference.preprocessing import Function
+from flaxapps.inference.preprocessing import Function, is_named
 from flaxapps.train.freezing.frozen import merge_params
+from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.loss_scale import scale_of_loss
 from flaxapps.train.step.losses import Objective
 from flaxapps.train.step.metrics import Mean, batch_metrics
@@ -28,6 +29,11 @@ class Preparation:
 
     augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     preprocess: Function | None = None
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether images keep their shape: functions of users may crop or resize them."""
+        return (self.augmentation is None or isinstance(self.augmentation, Augmentation)) and is_named(self.preprocess)
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
         """Returns images, (batch, ...), as the model takes them."""
@@ -89,6 +95,8 @@ def take_step(
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:  # different dropout on every device
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    if prepare is None or (isinstance(prepare, Preparation) and prepare.keeps_shape):
+        _check_images(objective, images)  # before augmentation and preprocessing, which would fail inside JAX
     if prepare is not None:
         key, key_to_prepare = jax.random.split(key)
         images = prepare(key_to_prepare, images)
@@ -239,6 +247,8 @@ def evaluate_batch(
         ValueError: Shapes do not fit.
     """
     mask = _all(labels) if mask is None else mask
+    if is_named(preprocess):
+        _check_images(objective, images)
     outputs: Any = objective.model.apply(variables, images if preprocess is None else preprocess(images))
     loss = _masked_loss(objective, labels, outputs, mask)
     return {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
@@ -252,6 +262,11 @@ def _masked_loss(objective: Objective, labels: jax.Array, outputs: jax.Array, ma
     losses = objective.per_example(labels, outputs)
     # `where`, not a product: zero times the infinite loss of a padding example is NaN.
     return Mean(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), jnp.sum(mask, dtype=jnp.int32))
+
+
+def _check_images(objective: Objective, images: Any) -> None:
+    if hasattr(images, "shape"):  # several inputs are checked by the model
+        objective.model.check_arrays([images])
 
 
 def _all(labels: jax.Array) -> jax.Array:

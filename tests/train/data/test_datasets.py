@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from flaxapps import train
 from flaxapps.runtime.manifests import difference, read_manifest, write_manifest
@@ -164,10 +167,36 @@ def test_a_batch_that_is_no_pair_is_told_by_its_number(batch):
         list(stream.batches(2, seed=None))
 
 
-@pytest.mark.parametrize("data", ["photos", 3, {"images": 1}, np.zeros(3)])
+@pytest.mark.parametrize("data", ["photos", 3, np.zeros(3), train.ArrayDataset])
 def test_anything_else_is_refused_with_what_would_do(data):
     with pytest.raises(TypeError, match=r"tuple \(images, labels\)"):
         train.as_dataset(data)
+
+
+@pytest.mark.parametrize("data", [{"images": 1}, [{"image": [0], "img": [0], "label": [0]}]])
+def test_a_dict_names_images_and_labels(data):
+    with pytest.raises(ValueError, match=r"dict of 'ima.*under one of image, images.*under one of label, labels"):
+        list(train.as_dataset(data).batches(2, seed=None))
+
+
+class HuggingFace(list):
+    """A dataset of Hugging Face, as far as it is used: examples as dicts, with features."""
+
+    features = {"img": None, "label": SimpleNamespace(names=["even", "odd"])}  # noqa: RUF012  (as there)
+
+
+def test_single_examples_are_batched_and_shuffled():
+    """As torch's and Hugging Face's datasets; their own agree with this (datasets 4, torch 2.13)."""
+    whole = numbers(10, ("even", "odd"))
+    pairs = list(zip(whole.images, whole.labels, strict=True))
+    named = HuggingFace({"img": Image.fromarray(image[..., 0]), "label": int(label)} for image, label in pairs)
+    for data in (train.as_dataset(pairs), train.as_dataset(named)):
+        assert len(data) == 10
+        assert flat(data, 3, 1) == flat(whole, 3, 1)
+        assert {images.shape[1:] for images, _ in data.batches(4, seed=0)} == {(1, 1, 1)}
+    assert data.class_names == ("even", "odd")
+    with pytest.raises(ValueError, match=r"example 0 is \(1, 1, 1\) and example 1 \(2, 1\): resize them"):
+        list(train.as_dataset([pairs[0], (np.zeros((2, 1), np.uint8), 0)]).batches(2, seed=None))
 
 
 class Counted:
