@@ -52,5 +52,8 @@ from flaxapps.train.step.state import TrainState as TrainState
 from flaxapps.train.step.state import create_state as create_state
 from flaxapps.train.step.step import eval_step as eval_step
 from flaxapps.train.step.step import train_step as train_step
+from flaxapps.train.updates.averaged import averaged as averaged
+from flaxapps.train.updates.layerwise import layerwise_decay as layerwise_decay
+from flaxapps.train.updates.weight_decay import weight_decay_mask as weight_decay_mask
 from flaxapps.transforms.logits import last_activation as last_activation
 from flaxapps.transforms.logits import without_last_activation as without_last_activation

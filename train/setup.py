@@ -31,6 +31,7 @@ from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.loss_scale import dynamic_loss_scale
 from flaxapps.train.step.losses import Objective, make_objective
 from flaxapps.train.step.metrics import known_metrics
+from flaxapps.train.step.mixing import mixing_for, of_distributions
 from flaxapps.train.step.state import TrainState, continue_state, create_state
 from flaxapps.train.step.step import Preparation
 
@@ -73,15 +74,17 @@ def set_up(given: FitArguments, stack: ExitStack) -> Run:
     devices = given.devices
     placement = place_on_devices(given.parallel, given.batch_size, devices.use, devices.mesh, devices.shard_optimizer)
     preparation = Preparation(_augmentation(given), trainee.preprocess)
+    mix = mixing_for(given.augmentation, trainee.objective)
     step = placement.step(
         None if trainee.frozen_params is None else placement.replicate(trainee.frozen_params),
-        objective=trainee.objective,
+        objective=trainee.objective if mix is None else of_distributions(trainee.objective),
         optimizer=given.optimizer,
         frozen=trainee.frozen,
         accumulate=given.computation.accumulate,
         remat=given.computation.remat,
         metrics=given.metrics,
         prepare=preparation if preparation != Preparation() else None,
+        mix=mix,
     )
     # The state keeps all variables, so that checkpoints do not depend on the trainee. Steps do not donate frozen
     # parameters, so these need no copy.

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxapps.train.step.state import TrainState
+from flaxapps.train.step.state import TrainState, averages_params
 
 
 def optimizer_leaves(state: TrainState) -> dict[str, Any]:
@@ -16,9 +16,10 @@ def optimizer_leaves(state: TrainState) -> dict[str, Any]:
 
 
 def to_stored(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits a state into its variables and its other arrays."""
+    """Splits a state into the variables to use and its other arrays, with the parameters that train if they differ."""
     key = jax.random.key_data(state.key)
-    return state.variables, {"step": state.step, "key": key, "optimizer": optimizer_leaves(state)}
+    training = {"step": state.step, "key": key, "optimizer": optimizer_leaves(state)}
+    return state.evaluation_variables, training | ({"params": state.params} if averages_params(state) else {})
 
 
 def from_stored(state: TrainState, variables: Mapping[str, Any], training: Mapping[str, Any]) -> TrainState:
@@ -32,7 +33,7 @@ def from_stored(state: TrainState, variables: Mapping[str, Any], training: Mappi
     leaves = [training["optimizer"][path] for path in optimizer_leaves(state)]
     joined: TrainState = state.replace(
         step=training["step"],
-        params=pick(variables["params"], state.params),
+        params=pick(training.get("params", variables["params"]), state.params),
         frozen_params=pick(variables["params"], state.frozen_params),
         batch_stats=pick(variables.get("batch_stats", {}), state.batch_stats),
         optimizer_state=jax.tree.unflatten(jax.tree.structure(state.optimizer_state), leaves),

@@ -12,6 +12,7 @@ import optax.contrib
 from flaxapps.graph.interpreter import check_frozen
 from flaxapps.model import Model
 from flaxapps.train.freezing.frozen import merge_params, split_params
+from flaxapps.train.updates.averaged import AveragedState
 
 
 class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call, unused-ignore]  # flax is not typed here
@@ -40,10 +41,10 @@ class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call,
 
     @property
     def evaluation_variables(self) -> dict[str, Any]:
-        """As `variables`, at the parameters that the optimizer evaluates: of a schedule-free one, their average."""
+        """As `variables`, with the averages of an optimizer that evaluates them: `averaged`, or a schedule-free one."""
         params = self.params
-        for average in _schedule_free(self.optimizer_state):
-            params = _average(average, params)
+        for node in _averaging(self.optimizer_state):
+            params = _average(node, params)
         return self._with(params)
 
     def _with(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -52,30 +53,32 @@ class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call,
 
 
 def averages_params(state: TrainState) -> bool:
-    """Whether the optimizer evaluates at other parameters than it trains, as Optax's schedule-free ones do."""
-    return bool(_schedule_free(state.optimizer_state))
+    """Whether the optimizer evaluates at other parameters than it trains: `averaged`, or a schedule-free one."""
+    return bool(_averaging(state.optimizer_state))
 
 
-def _schedule_free(optimizer_state: Any) -> list[Any]:
-    leaves = jax.tree.leaves(optimizer_state, is_leaf=_is_schedule_free)
-    return [leaf for leaf in leaves if _is_schedule_free(leaf)]
+def _averaging(optimizer_state: Any) -> list[Any]:
+    """Returns the states that hold averages; of one inside another, the outer one."""
+    leaves = jax.tree.leaves(optimizer_state, is_leaf=_is_averaging)
+    return [leaf for leaf in leaves if _is_averaging(leaf)]
 
 
-def _is_schedule_free(node: Any) -> bool:
-    return isinstance(node, optax.contrib.ScheduleFreeState)
+def _is_averaging(node: Any) -> bool:
+    return isinstance(node, AveragedState | optax.contrib.ScheduleFreeState)
 
 
 def _average(state: Any, params: Any) -> Any:
-    """Returns the parameters at which a schedule-free optimizer is evaluated, where it has any of these parameters."""
+    """Returns the parameters at which an optimizer is evaluated, where it has any of these parameters."""
     structure: Any
     leaves, structure = jax.tree.flatten(params)
     # Under optax.partition and optax.masked, other parameters are MaskedNodes.
-    others = structure.flatten_up_to(state.z)
-    own = [index for index, other in enumerate(others) if not isinstance(other, optax.MaskedNode)]
-    averaged = optax.contrib.schedule_free_eval_params(
-        state._replace(z=[others[index] for index in own]), [leaves[index] for index in own]
-    )
-    for index, leaf in zip(own, averaged, strict=True):
+    kept = structure.flatten_up_to(state.average if isinstance(state, AveragedState) else state.z)
+    own = [index for index, leaf in enumerate(kept) if not isinstance(leaf, optax.MaskedNode)]
+    averages = [kept[index] for index in own]
+    if isinstance(state, optax.contrib.ScheduleFreeState):
+        trained = [leaves[index] for index in own]
+        averages = optax.contrib.schedule_free_eval_params(state._replace(z=averages), trained)
+    for index, leaf in zip(own, averages, strict=True):
         leaves[index] = leaf
     return jax.tree.unflatten(structure, leaves)
 

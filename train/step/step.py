@@ -15,6 +15,7 @@ from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.loss_scale import scale_of_loss
 from flaxapps.train.step.losses import Objective
 from flaxapps.train.step.metrics import Mean, batch_metrics
+from flaxapps.train.step.mixing import Mix
 from flaxapps.train.step.state import TrainState
 
 
@@ -59,6 +60,7 @@ def take_step(
     remat: bool = False,
     metrics: tuple[str, ...] = (),
     prepare: Prepare | None = None,
+    mix: Mix | None = None,
     axis_name: str | None = None,
     layout: Callable[[TrainState], TrainState] | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
@@ -81,6 +83,8 @@ def take_step(
         remat: Whether to recompute activations in the backward pass instead of storing them.
         metrics: Names of `flaxapps.train.step.metrics.METRICS`.
         prepare: A hashable function of (key, images) that returns what the model takes, such as an augmentation.
+        mix: A hashable function of (key, images, labels, mask) that returns prepared images and labels, such as
+            `flaxapps.train.step.mixing.Mixing`.
         axis_name: The mapped axis under `jax.pmap`, where each device has a shard of the batch and all of the state.
             Gradients, sums and statistics of BatchNormalization are those of the whole batch.
         layout: A hashable function that constrains the sharding of the next state, such as a
@@ -100,6 +104,9 @@ def take_step(
     if prepare is not None:
         key, key_to_prepare = jax.random.split(key)
         images = prepare(key_to_prepare, images)
+    if mix is not None:
+        key, key_to_mix = jax.random.split(key)
+        images, labels = mix(key_to_mix, images, labels, mask)
 
     still = state.frozen_params if frozen_params is None else frozen_params
     options: dict[str, Any] = {"objective": objective, "frozen": frozen, "remat": remat, "metrics": metrics}
@@ -211,7 +218,7 @@ def _sum_over(axis_name: str | None, tree: Any) -> Any:
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
-STATIC = "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "axis_name", "layout"
+STATIC = "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "mix", "axis_name", "layout"
 
 train_step = jax.jit(take_step, static_argnames=STATIC, donate_argnames=("state",))
 """`take_step`, jitted. Donates `state`; keyword arguments are static."""

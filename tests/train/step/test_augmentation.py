@@ -16,6 +16,9 @@ EACH = [
     Augmentation(flip=True),
     Augmentation(brightness=0.2),
     Augmentation(contrast=0.3),
+    Augmentation(rotation=0.1),
+    Augmentation(randaugment=(2, 9)),
+    Augmentation(erasing=1.0),
     ALL,
 ]
 
@@ -176,3 +179,41 @@ def test_a_range_that_cannot_be_told_is_asked_for():
         augment(needs, jax.random.key(0), photos() / np.float32(255))
     with pytest.raises(ValueError, match="value_range should be"):
         Augmentation(value_range=(1, 0))
+
+
+def test_erasing_replaces_one_box_by_noise():
+    """As timm's RandomErasing: 2% to 33% of the area, a ratio of the sides up to 10 : 3, in a share of the images."""
+    images = np.full((400, 40, 40, 3), 300.0, np.float32)
+    erasing = Augmentation(erasing=0.5, value_range=(0, 255))
+    erased = np.asarray(augment(erasing, jax.random.key(1), images)) < 300
+    erased = erased.all(axis=-1)
+    assert 150 < erased.any(axis=(1, 2)).sum() < 250
+    boxes = [each for each in erased if each.any()]
+    for each in boxes:
+        rows, columns = each.any(axis=1), each.any(axis=0)
+        assert (each == rows[:, None] & columns).all()
+        assert 1 / 5 < rows.sum() / columns.sum() < 5
+    shares = np.array([each.mean() for each in boxes])
+    assert 0.01 < shares.min() < 0.05
+    assert 0.28 < shares.max() < 0.37
+
+
+def test_rotation_is_that_of_pillow_for_some_angle_in_its_range():
+    smooth = Image.fromarray(photos(1, size=(3, 3))[0]).resize((24, 24), Image.Resampling.BICUBIC)
+    images = np.asarray(smooth)[None].repeat(30, axis=0)
+    found = np.asarray(augment(Augmentation(rotation=0.1), jax.random.key(2), images))[:, 7:17, 7:17]
+    angles = np.arange(-36, 36.1, 0.25)
+    turned = np.stack([np.asarray(smooth.rotate(angle, Image.Resampling.BILINEAR), float) for angle in angles])
+    far = np.abs(found[:, None] - turned[None, :, 7:17, 7:17]).max(axis=(2, 3, 4))
+    assert far.min(axis=1).max() < 3  # of 255: an eighth of a degree, and Pillow's rounding
+    best = angles[far.argmin(axis=1)]
+    assert best.min() < -30
+    assert best.max() > 30
+
+
+def test_what_is_new_is_checked_and_needs_a_range():
+    with pytest.raises(ValueError, match=r"erasing .* 2; mixup should be at least 0.*; randaugment .*\(0, 9\)"):
+        Augmentation(erasing=2, mixup=-1, randaugment=(0, 9))
+    assert Augmentation(erasing=0.5).needs_range
+    assert Augmentation(randaugment=(2, 9)).needs_range
+    assert not Augmentation(mixup=0.2, cutmix=1.0, rotation=0.1, flip=True).needs_range
