@@ -23,7 +23,7 @@ from flaxapps.train.errors import TrainingError
 from flaxapps.train.evaluation import evaluate_placed
 from flaxapps.train.history import add_fetched, extend, fetch_sums, values_of
 from flaxapps.train.interruption import Interruption
-from flaxapps.train.step.losses import Objective
+from flaxapps.train.step.objectives import AnyObjective, OutputMetric
 from flaxapps.train.step.state import TrainState, averages_params
 
 EXAMPLES_SHOWN = 5
@@ -85,7 +85,7 @@ class Run:
         data: Training data.
         validation: Validation data, or None.
         objective: From `make_objective`, for evaluation.
-        metrics: Names of metrics.
+        metrics: Names of metrics, or functions.
         preprocess: Preprocessing for evaluation, or None.
         batch_size: Examples in a batch.
         accumulate: Parts of a batch on each device.
@@ -107,8 +107,8 @@ class Run:
     placement: Placement
     data: Dataset
     validation: Dataset | None
-    objective: Objective
-    metrics: tuple[str, ...]
+    objective: AnyObjective
+    metrics: tuple[OutputMetric, ...]
     preprocess: Function | None
     batch_size: int
     accumulate: int

@@ -105,10 +105,10 @@ class Discretization(_Encoding):
 
 @dataclass(frozen=True)
 class ActivityRegularization(Layer):
-    """The identity; Keras adds a penalty on its input to the loss.
+    """The identity; a penalty on its input is added to the loss in training.
 
     Attributes:
-        l1: Factor of the absolute values in Keras's loss; `train.fit` omits the penalty.
+        l1: Factor of the absolute values.
         l2: Factor of the squares.
     """
 

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flaxapps.graph.penalties import COLLECTION
 from flaxapps.inference.preprocessing import Function, is_named
 from flaxapps.train.freezing.frozen import merge_params
 from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.loss_scale import scale_of_loss
-from flaxapps.train.step.losses import Objective
-from flaxapps.train.step.metrics import Mean, batch_metrics
 from flaxapps.train.step.mixing import Mix
+from flaxapps.train.step.objectives import AnyObjective, OutputMetric, in_order, sums_of
 from flaxapps.train.step.state import TrainState
+from flaxapps.train.step.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ def take_step(
     mask: jax.Array | None = None,
     frozen_params: dict[str, Any] | None = None,
     *,
-    objective: Objective,
+    objective: AnyObjective,
     optimizer: optax.GradientTransformation,
     frozen: frozenset[str] = frozenset(),
     accumulate: int = 1,
     remat: bool = False,
-    metrics: tuple[str, ...] = (),
+    metrics: tuple[OutputMetric, ...] = (),
     prepare: Prepare | None = None,
     mix: Mix | None = None,
     axis_name: str | None = None,
@@ -70,7 +71,7 @@ def take_step(
 
     Args:
         state: The state. `train_step` donates it: continue with the one that is returned.
-        images: (batch, ...), as the model, or `prepare`, takes them.
+        images: (batch, ...), as the model, or `prepare`, takes them; several in a dict by name or a list.
         labels: (batch, ...), as the loss takes them.
         mask: (batch,), bool; False for padding, which has no effect on anything. None counts all.
         frozen_params: Frozen parameters to compute with in place of the state's. They are not donated, so that those of
@@ -96,6 +97,7 @@ def take_step(
     Raises:
         ValueError: Shapes do not fit, or the batch cannot be split into `accumulate` equal parts.
     """
+    images = in_order(objective.model, images)
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:  # different dropout on every device
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
@@ -105,6 +107,8 @@ def take_step(
         key, key_to_prepare = jax.random.split(key)
         images = prepare(key_to_prepare, images)
     if mix is not None:
+        if isinstance(labels, Targets):
+            raise ValueError("mixup and cutmix are for plain labels, without sample weights: leave one of them out")
         key, key_to_mix = jax.random.split(key)
         images, labels = mix(key_to_mix, images, labels, mask)
 
@@ -160,10 +164,10 @@ def _differentiate(
     part: Any,
     key: jax.Array,
     *,
-    objective: Objective,
+    objective: AnyObjective,
     frozen: frozenset[str],
     remat: bool,
-    metrics: tuple[str, ...],
+    metrics: tuple[OutputMetric, ...],
     axis_name: str | None,
     factor: jax.Array | None,
 ) -> tuple[Any, Any, Any]:
@@ -178,15 +182,15 @@ def _differentiate(
             frozen=frozen,
             mask=mask,
             axis_name=axis_name,
-            mutable=["batch_stats"],
+            mutable=["batch_stats", *([COLLECTION] if objective.activities else [])],
             rngs={"dropout": key},
         )
 
     def total_loss(params: Any) -> tuple[jax.Array, Any]:
         outputs, updates = (jax.checkpoint(run) if remat else run)(params, frozen_params, images)
         counted = _all(labels) if mask is None else mask
-        loss = _masked_loss(objective, labels, outputs, counted)
-        sums = {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, counted)}
+        sums = sums_of(objective, metrics, labels, outputs, counted, params, updates)
+        loss = sums["loss"]
         scaled = loss.total if factor is None else loss.total * factor.astype(loss.total.dtype)
         return scaled, (updates.get("batch_stats", statistics), sums)
 
@@ -230,8 +234,8 @@ def evaluate_batch(
     labels: jax.Array,
     mask: jax.Array | None = None,
     *,
-    objective: Objective,
-    metrics: tuple[str, ...] = ("accuracy",),
+    objective: AnyObjective,
+    metrics: tuple[OutputMetric, ...] = ("accuracy",),
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
 ) -> dict[str, Any]:
     """Sums the loss and the metrics over a batch, in inference mode.
@@ -254,30 +258,29 @@ def evaluate_batch(
         ValueError: Shapes do not fit.
     """
     mask = _all(labels) if mask is None else mask
+    images = in_order(objective.model, images)
     if is_named(preprocess):
         _check_images(objective, images)
-    outputs: Any = objective.model.apply(variables, images if preprocess is None else preprocess(images))
-    loss = _masked_loss(objective, labels, outputs, mask)
-    return {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
+    images = images if preprocess is None else preprocess(images)
+    sown: Any = {}
+    if objective.activities:
+        outputs, sown = objective.model.apply(variables, images, mutable=[COLLECTION])
+    else:
+        outputs = objective.model.apply(variables, images)
+    return sums_of(objective, metrics, labels, outputs, mask, variables.get("params", {}), sown)
 
 
 eval_step = jax.jit(evaluate_batch, static_argnames=("objective", "metrics", "preprocess"))
 """`evaluate_batch`, jitted; keyword arguments are static."""
 
 
-def _masked_loss(objective: Objective, labels: jax.Array, outputs: jax.Array, mask: jax.Array) -> Mean:
-    losses = objective.per_example(labels, outputs)
-    # `where`, not a product: zero times the infinite loss of a padding example is NaN.
-    return Mean(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), jnp.sum(mask, dtype=jnp.int32))
-
-
-def _check_images(objective: Objective, images: Any) -> None:
+def _check_images(objective: AnyObjective, images: Any) -> None:
     if hasattr(images, "shape"):  # several inputs are checked by the model
         objective.model.check_arrays([images])
 
 
-def _all(labels: jax.Array) -> jax.Array:
-    return jnp.ones(labels.shape[:1], jnp.bool_)
+def _all(labels: Any) -> jax.Array:
+    return jnp.ones(len(labels), jnp.bool_)
 
 
 def _variables(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:

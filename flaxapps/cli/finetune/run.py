@@ -44,7 +44,7 @@ from flaxapps.train.figures import write_confusion, write_curves
 from flaxapps.train.freezing.split import split_at_frozen
 from flaxapps.train.loop import FitResult, fit
 from flaxapps.train.options import CheckpointFolder, Computation, Devices
-from flaxapps.train.step.losses import make_objective
+from flaxapps.train.step.objectives import make_objective
 from flaxapps.train.step.step import Preparation
 from weight_port.trees import load_orbax
 
