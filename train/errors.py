@@ -1,13 +1,22 @@
 """Exceptions of training."""
 
 import signal
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 
 class TrainingError(RuntimeError):
-    """Training cannot continue."""
+    """Training cannot continue.
+
+    Attributes:
+        result: The `FitResult` so far, with the best arrays that early stopping keeps, else the last finite ones, which
+            after NaN are those of a checkpoint; None if there are none, or no step was taken.
+    """
+
+    result: Any = None
 
 
 class CheckpointError(TrainingError):
@@ -22,27 +31,61 @@ class CheckpointError(TrainingError):
         self.differences = tuple(differences)
 
 
-class Interrupted(SystemExit):
+class Interrupted(KeyboardInterrupt):
     """SIGTERM or Ctrl-C during `fit`, raised after the current step is finished and saved.
 
-    It is not an `Exception`. If it is not caught, the process ends with the exit status of the signal, so that a script
-    of several phases does not start the next.
+    It is not an `Exception`. In a notebook or at a prompt it is a KeyboardInterrupt, and the session goes on. In a
+    script it is a SystemExit as well: if it is not caught, the process ends with the exit status of the signal, so that
+    a script of several phases does not start the next.
 
     Attributes:
         result: The `FitResult` so far.
         checkpoint: Path of the last checkpoint; None without `checkpoint_dir`.
+        code: Exit status of the signal, such as 130 for Ctrl-C.
     """
+
+    code: str | int | None  # as of SystemExit
 
     def __init__(self, signal_number: int, result: Any, checkpoint: Path | None):
         super().__init__(128 + signal_number)
         self.signal = signal.Signals(signal_number)
         self.result = result
         self.checkpoint = checkpoint
+        self.code = 128 + signal_number
 
     def __str__(self) -> str:
         saved = (
             f"saved in {self.checkpoint}: resume with checkpoint_dir=train.CheckpointFolder(..., resume=True)"
             if self.checkpoint
-            else "not saved"
+            else "not saved, but in the `result` of this exception"
         )
         return f"Training was interrupted by {self.signal.name}; {saved}"
+
+
+class InterruptedScript(Interrupted, SystemExit):
+    """An `Interrupted` that ends the process quietly if it is not caught."""
+
+
+def interrupted(signal_number: int, result: Any, checkpoint: Path | None) -> Interrupted:
+    """Creates the exception of an interrupted run, for a script or for an interactive session.
+
+    Args:
+        signal_number: The signal; SIGTERM ends interactive sessions too.
+        result: The `FitResult` so far.
+        checkpoint: Path of the last checkpoint, or None.
+    """
+    interactive = hasattr(sys, "ps1")  # set by Python's prompt, IPython and Jupyter
+    kind = Interrupted if interactive and signal_number == signal.SIGINT else InterruptedScript
+    return kind(signal_number, result, checkpoint)
+
+
+def attach_result(error: BaseException, result: Any) -> None:
+    """Gives an exception of any kind the `result` of the run that it ended.
+
+    Args:
+        error: The exception.
+        result: The `FitResult` so far.
+    """
+    with suppress(AttributeError, TypeError):  # some take no attributes
+        error.result = result  # type: ignore[attr-defined]  # only TrainingError declares it
+        error.add_note("The training so far is in the `result` of this exception.")

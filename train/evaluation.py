@@ -12,6 +12,7 @@ from flaxapps.train.arguments import check_model, wrong_metrics, wrong_variables
 from flaxapps.train.data.conversion import as_dataset
 from flaxapps.train.data.datasets import Dataset
 from flaxapps.train.data.labels import check_labels
+from flaxapps.train.data.pipeline import reading
 from flaxapps.train.devices.placement import STEPS_KEPT, Placement, place_on_devices
 from flaxapps.train.forms import brought_to_form
 from flaxapps.train.history import Sums, add_fetched, fetch_sums, values_of
@@ -95,15 +96,16 @@ def evaluate_placed(
     compute = _compile_evaluation(objective, metrics, preprocess)
     total: Sums = {}
     pending: Any = None
-    for images, labels in data.batches(batch_size, seed=None, shard=placement.shard):
-        if placement.is_empty(labels):  # all its photos are unreadable and skipped
-            continue
-        check_labels(labels, objective)
-        batch = placement.shard_batch(images, labels)
-        sums = compute(variables, *batch)
-        if pending is not None:  # fetch the previous sums while this batch is computed
-            total = add_fetched(total, fetch_sums(pending))
-        pending = sums
+    with reading(data.batches(batch_size, seed=None, shard=placement.shard)) as batches:
+        for images, labels in batches:
+            if placement.is_empty(labels):  # all its photos are unreadable and skipped
+                continue
+            check_labels(labels, objective)
+            batch = placement.shard_batch(images, labels)
+            sums = compute(variables, *batch)
+            if pending is not None:  # fetch the previous sums while this batch is computed
+                total = add_fetched(total, fetch_sums(pending))
+            pending = sums
     return total if pending is None else add_fetched(total, fetch_sums(pending))
 
 

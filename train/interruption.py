@@ -14,10 +14,26 @@ from jax.experimental import multihost_utils
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class InterruptedRun(BaseException):
+    """The run was interrupted between two steps. Not an `Exception`, which the code that reads data may catch."""
+
+
 class Interruption:
     """Records which signal was received, if any."""
 
     received: int | None = None
+    waits = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within the context nothing changes the state, so a signal raises `InterruptedRun` at once."""
+        self.waits = True
+        try:
+            if self.received is not None:
+                raise InterruptedRun
+            yield
+        finally:
+            self.waits = False
 
     def poll(self) -> None:
         """Called after every step and epoch; records a pending interruption."""
@@ -57,6 +73,8 @@ def watch_signals() -> Iterator[Interruption]:
         else:
             interruption.received = number
         restore()
+        if interruption.waits and not shared:
+            raise InterruptedRun
 
     def restore() -> None:
         for number, handler in before.items():

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from flaxapps.model import Model
 from flaxapps.train.arguments import FitArguments
 from flaxapps.train.callbacks import Callback
 from flaxapps.train.data.conversion import as_dataset
+from flaxapps.train.devices.results import place_result
 from flaxapps.train.early_stopping import EarlyStopping
-from flaxapps.train.errors import Interrupted
+from flaxapps.train.errors import attach_result, interrupted
 from flaxapps.train.history import History
+from flaxapps.train.interruption import InterruptedRun
 from flaxapps.train.moved import accept_moved_keywords
 from flaxapps.train.options import CheckpointFolder, Computation, Devices, FeatureCache
-from flaxapps.train.run import InterruptedRun, Run
+from flaxapps.train.run import Run
 from flaxapps.train.setup import set_up
 from flaxapps.train.step.metrics import Metric
 from flaxapps.train.step.objectives import Loss
@@ -31,13 +33,15 @@ from flaxapps.train.step.state import TrainState
 class FitResult:
     """What `fit` returns.
 
+    Its arrays are where the given variables were, unless `devices` says otherwise.
+
     Attributes:
         variables: The trained variables, of the best epoch if `early_stopping` restores it.
         state: The variables and what the optimizer keeps, for a `fit` that goes on from here.
         history: Loss and metrics, and those of the validation as "val_...", each a list with a value per epoch.
         steps: Steps taken, including those before a resume.
         best_epoch: Index of the best epoch by `early_stopping.monitor`, else by val_loss or loss; None if none.
-        stopped: Why the run ended early: "early stopping", "callback" or "interrupted"; None if it did not.
+        stopped: Why the run ended early: "early stopping", "callback", "interrupted" or "error"; None if it did not.
         checkpoint: The newest checkpoint; None without `checkpoint_dir`.
         best_checkpoint: The checkpoint of the best epoch; None without `checkpoint_dir` or a best epoch. Its
             "variables" are an Orbax tree: `weight_port.load_orbax(result.best_checkpoint / "variables")`.
@@ -123,8 +127,9 @@ def fit(
         label_smoothing: Fraction of every label that is spread over the classes, in training alone.
         augmentation: A hashable function of (key, images), run on the device in training; or an `Augmentation`.
         preprocess: Preprocessing on the device, after augmentation, as in `flaxapps.predict`.
-        callbacks: Callables that take a `StepEnd` or an `EpochEnd`. One that returns True after an epoch ends the run;
-            context managers are entered for the duration of the run.
+        callbacks: Callables that take a `StepEnd` or an `EpochEnd`. One that returns True after an epoch ends the run,
+            one that returns {"learning_rate": 1e-4} sets it in an `optax.inject_hyperparams`. Context managers are
+            entered for the duration of the run.
         early_stopping: When to stop before the last epoch.
         devices: Devices to use, None for all; or `Devices(...)`, which also shards large layers and the optimizer.
         computation: What saves memory or time in a step: accumulation, recomputation, optimized frozen layers.
@@ -137,6 +142,8 @@ def fit(
         TrainingError: There is no data, or the loss is NaN or infinite (the message names the step).
         CheckpointError: Checkpoints belong to another run (the differences are listed), or cannot be read or written.
         Interrupted: SIGTERM or Ctrl-C was received. The run is saved first if there is a `checkpoint_dir`.
+
+    Every exception that ends a run after its first step has the training so far as its `result`.
     """
     validation = None if validation_data is None else as_dataset(validation_data)
     return _fit(FitArguments(
@@ -157,32 +164,44 @@ def _fit(given: FitArguments) -> FitResult:
         run = set_up(given, stack)
         try:
             stopped = _train(run, given.epochs - given.initial_epoch, given.early_stopping)
-        except InterruptedRun:
-            received = run.interruption.received
-            assert received is not None
-            result = _result(run, "interrupted")
-            raise Interrupted(received, result, result.checkpoint) from None
-        if run.best.restore_best:
+        except (Exception, KeyboardInterrupt) as error:
+            with suppress(Exception):  # the error itself matters more than what cannot be kept
+                if run.rescue():
+                    attach_result(error, _result(run, given, "error"))
+            raise
+        if run.best.restore_best and stopped != "interrupted":
             run.restore_best()
-        return _result(run, stopped)
+        result = _result(run, given, stopped)
+        if stopped == "interrupted":
+            assert run.interruption.received is not None
+            raise interrupted(run.interruption.received, result, result.checkpoint)
+        return result
 
 
 def _train(run: Run, epochs: int, early_stopping: EarlyStopping | None) -> str | None:
     """Trains to the end; returns why the run ended early, or None."""
-    while True:
-        if early_stopping is not None and early_stopping.should_stop(run.position.history):
-            return "early stopping"
-        if run.position.epoch >= epochs:
-            return None
-        run.train_epoch()
-        if run.end_epoch():
-            return "callback"
+    try:
+        while True:
+            if early_stopping is not None and early_stopping.should_stop(run.position.history):
+                return "early stopping"
+            if run.position.epoch >= epochs:
+                return None
+            run.train_epoch()
+            if run.end_epoch():
+                return "callback"
+    except InterruptedRun:
+        run.save_step()
+        return "interrupted"
 
 
-def _result(run: Run, stopped: str | None) -> FitResult:
+def _result(run: Run, given: FitArguments, stopped: str | None) -> FitResult:
+    devices, state = given.devices, run.state
+    laid_out = devices.mesh is not None or devices.shard_optimizer or run.placement.mesh.is_multi_process
+    if devices.results is not None or not laid_out:
+        state = place_result(state, given.variables, devices.results)
     return FitResult(
-        variables=run.state.evaluation_variables,
-        state=run.state,
+        variables=state.evaluation_variables,
+        state=state,
         history=run.position.history,
         steps=run.position.step,
         best_epoch=run.best.best_epoch(run.position.history),

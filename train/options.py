@@ -20,6 +20,8 @@ class Devices:
         mesh: Number of devices along "data" and "model", such as {"data": 4, "model": 2}: kernels of large dense layers
             are sharded along "model" (`flaxapps.train.devices.layout.Layout`). None: all along "data".
         shard_optimizer: Whether to shard the optimizer's arrays along "data".
+        results: Device or sharding for the arrays of the result. None for those of the given variables; with a `mesh`
+            or `shard_optimizer`, and in a run of several processes, for those of the run.
 
     >>> Devices(mesh={"data": 4, "model": 2}).shard_optimizer
     False
@@ -28,6 +30,7 @@ class Devices:
     use: Sequence[jax.Device] | None = None
     mesh: Mapping[str, int] | None = None
     shard_optimizer: bool = False
+    results: jax.Device | jax.sharding.Sharding | None = None
 
     def __post_init__(self) -> None:
         """Checks the devices.
@@ -38,6 +41,8 @@ class Devices:
         listed = isinstance(self.use, Sequence) and all(isinstance(each, jax.Device) for each in self.use)
         if self.use is not None and not (listed and self.use):
             raise TypeError(f"devices should be a list such as jax.devices()[:1], or None for all; got {self.use!r}")
+        if self.results is not None and not isinstance(self.results, jax.Device | jax.sharding.Sharding):
+            raise TypeError(f"results should be a device or a sharding, such as jax.devices()[0]; got {self.results!r}")
 
     @classmethod
     def of(cls, given: Self | Sequence[jax.Device] | jax.Device | None) -> Self:

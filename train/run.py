@@ -1,14 +1,12 @@
 """The training loop: epochs, callbacks, validation and checkpoints."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from flaxapps.inference.preprocessing import Function
 from flaxapps.runtime.process import return_freed_memory
@@ -17,51 +15,19 @@ from flaxapps.train.checkpoints.checkpoints import Checkpoints
 from flaxapps.train.checkpoints.position import Position
 from flaxapps.train.data.datasets import Dataset
 from flaxapps.train.data.labels import check_labels
+from flaxapps.train.data.pipeline import reading
 from flaxapps.train.devices.placement import Placement, StepFunction, fetch
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.errors import TrainingError
 from flaxapps.train.evaluation import evaluate_placed
+from flaxapps.train.finite import all_finite, describe_batch
 from flaxapps.train.history import add_fetched, extend, fetch_sums, values_of
-from flaxapps.train.interruption import Interruption
+from flaxapps.train.interruption import InterruptedRun, Interruption
+from flaxapps.train.step.hyperparameters import learning_rate, with_hyperparameters
 from flaxapps.train.step.objectives import AnyObjective, OutputMetric
 from flaxapps.train.step.state import TrainState, averages_params
 
-EXAMPLES_SHOWN = 5
-
-
-@jax.jit
-def all_finite(tree: Any) -> jax.Array:
-    """Whether all numbers in a tree of arrays are finite, ()."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def describe_batch(images: Any, labels: Any) -> str:
-    """Names the examples of a batch that hold NaN or infinity; empty if none does.
-
-    >>> describe_batch(np.array([[1.0], [np.nan]]), np.array([0, 1]))
-    'the images of examples 1 hold NaN or infinity (counted from 0, of 2)'
-
-    Args:
-        images: (batch, ...), or a list of such arrays.
-        labels: (batch, ...).
-    """
-    broken = []
-    for name, part in (("images", images), ("labels", labels)):
-        finite = np.logical_and.reduce(
-            [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in jax.tree.leaves(part)]
-        )
-        examples = np.flatnonzero(~finite).tolist()
-        if examples:
-            shown = ", ".join(map(str, examples[:EXAMPLES_SHOWN])) + (", ..." if examples[EXAMPLES_SHOWN:] else "")
-            broken.append(f"the {name} of examples {shown} hold NaN or infinity (counted from 0, of {len(finite)})")
-    return "; ".join(broken)
-
-
 CAUSES = "Usual causes are a learning rate that is too high, or images in another range than the network takes."
-
-
-class InterruptedRun(Exception):  # noqa: N818  (fit turns it into Interrupted)
-    """The run was interrupted, and is saved."""
 
 
 class Pending(NamedTuple):
@@ -99,6 +65,7 @@ class Run:
         compiled: Whether a step has been compiled.
         pending: The last step, until its values are fetched.
         best_arrays: Parameters, statistics, and the optimizer's averages if it has any, of the best epoch; on the host.
+        saved: The position that was saved last.
     """
 
     state: TrainState
@@ -122,6 +89,7 @@ class Run:
     compiled: bool = False
     pending: Pending | None = None
     best_arrays: Any = field(default=None, repr=False)
+    saved: Position | None = None
 
     @property
     def epoch(self) -> int:
@@ -139,14 +107,17 @@ class Run:
         """
         done = self.position
         order: Any = {"seed": self.seed, "epoch": self.epoch, "start": done.batch, "shard": self.placement.shard}
-        batches = self.data.batches(self.batch_size, **order)
-        for images, labels in batches:
+        with reading(self.data.batches(self.batch_size, **order)) as batches:
+            self._train_on(batches)
+
+    def _train_on(self, batches: Iterator[Any]) -> None:
+        while (batch := self._next(batches)) is not None:
+            images, labels = batch
             if self.placement.is_empty(labels):  # all its photos are unreadable and skipped
                 self.position = self.position.after_empty_batch()
                 continue
             check_labels(labels, self.objective)
-            batch = self.placement.shard_batch(images, labels, self.accumulate)
-            self.state, sums = self.step(self.state, *batch)
+            self.state, sums = self.step(self.state, *self.placement.shard_batch(images, labels, self.accumulate))
             if not self.compiled:
                 return_freed_memory()  # compiling frees much, which the allocator would keep
                 self.compiled = True
@@ -155,12 +126,21 @@ class Run:
             self.pending = Pending(sums, self.position, images, labels)
             due = self.save_every is not None and self.position.step % self.save_every == 0
             self.interruption.poll()
-            if due or self.interruption.received is not None:
-                self.settle()
-                self.save()
             if self.interruption.received is not None:
                 raise InterruptedRun
+            if due:
+                self.save_step()
         self.settle()
+
+    def save_step(self) -> None:
+        """Saves within an epoch.
+
+        Raises:
+            TrainingError: The loss, a parameter or a statistic is NaN or infinite.
+        """
+        self.settle()
+        self.check_finite()
+        self.save()
 
     def settle(self) -> None:
         """Waits for the values of the last step, adds them up and calls the callbacks."""
@@ -191,18 +171,19 @@ class Run:
             raise TrainingError(f"The data has no batch for epoch {self.epoch + 1}")
         values = values_of(self.position.sums) | learning_rate(self.state.optimizer_state)
         if self.validation is not None:
-            sums = evaluate_placed(
-                self.state.evaluation_variables,
-                self.validation,
-                self.placement,
-                batch_size=self.batch_size,
-                objective=self.objective,
-                metrics=self.metrics,
-                preprocess=self.preprocess,
-            )
+            with self.interruption.waiting():
+                sums = evaluate_placed(
+                    self.state.evaluation_variables,
+                    self.validation,
+                    self.placement,
+                    batch_size=self.batch_size,
+                    objective=self.objective,
+                    metrics=self.metrics,
+                    preprocess=self.preprocess,
+                )
             values |= values_of(sums, prefix="val_")
         self.position = self.position.after_epoch(extend(self.position.history, values))
-        self.save()
+        self.check_finite()
         if self.best.restore_best and self.best.best_epoch(self.position.history) == self.position.epoch - 1:
             kept = {"params": self.state.params, "batch_stats": self.state.batch_stats}
             averages = {"optimizer_state": self.state.optimizer_state} if averages_params(self.state) else {}
@@ -210,17 +191,28 @@ class Run:
         ended = EpochEnd(
             self.position.step, self.epoch - 1, values, self.position.history, self.state.evaluation_variables
         )
-        stop = self._tell(ended)
+        try:
+            stop = self._tell(ended)
+        finally:
+            self.save()  # with the hyperparameters that callbacks have set
         self.interruption.poll()
         if self.interruption.received is not None:
             raise InterruptedRun
         return stop
 
-    def save(self) -> None:
-        """Checks that the state is finite and writes a checkpoint, if the run has any."""
+    def check_finite(self) -> None:
+        """Checks that the parameters and statistics are finite.
+
+        Raises:
+            TrainingError: They are not.
+        """
         if not all_finite((self.state.params, self.state.batch_stats)):
             self._stop(f"A parameter or a moving statistic is NaN or infinite after step {self.position.step}", CAUSES)
-        if self.checkpoints is not None:
+
+    def save(self) -> None:
+        """Writes a checkpoint, if the run has any."""
+        if self.checkpoints is not None and self.saved is not self.position:
+            self.saved = self.position
             best = self.best.best_epoch(self.position.history)
             best_step = None if best is None else self.position.epoch_steps[best]
             self.checkpoints.save(self.state, self.position, best_step)
@@ -235,6 +227,26 @@ class Run:
         elif self.checkpoints is not None:  # the run was resumed after its best epoch
             self.state, _ = self.checkpoints.load(self.position.epoch_steps[epoch], self.state)
 
+    def rescue(self) -> bool:
+        """Goes back to arrays worth keeping after an error: the best ones, else those at hand, else a checkpoint's.
+
+        Returns:
+            Whether there are any. With several processes there are none, as all would have to take part.
+        """
+        if not self.position.step or self.placement.mesh.is_multi_process:
+            return False
+        if self.best_arrays is not None:
+            self.state = self.state.replace(**self.placement.replicate(self.best_arrays))
+            return True
+        leaves = jax.tree.leaves(self.state.replace(frozen_params={}))
+        if not any(leaf.is_deleted() for leaf in leaves) and all_finite((self.state.params, self.state.batch_stats)):
+            return True
+        newest = None if self.checkpoints is None else self.checkpoints.newest()
+        if newest is None or self.checkpoints is None:
+            return False
+        self.state, self.position = self.checkpoints.load(int(newest.name), self.state)
+        return True
+
     def finish(self) -> Path | None:
         """Waits until the last checkpoint is written and returns it; None if there are none."""
         return None if self.checkpoints is None else self.checkpoints.finish()
@@ -246,20 +258,21 @@ class Run:
             return None
         return self.checkpoints.folder / str(self.position.epoch_steps[best])
 
+    def _next(self, batches: Iterator[Any]) -> Any:
+        with self.interruption.waiting():
+            return next(batches, None)
+
     def _tell(self, event: Event) -> bool:
         answers = [callback(event) for callback in self.callbacks]
-        return True in answers
+        for values in [answer for answer in answers if isinstance(answer, Mapping)]:
+            if isinstance(event, StepEnd):  # the next step is under way, so that a resumed run would differ
+                raise ValueError(f"A callback can set hyperparameters after an epoch, not after a step: {dict(values)}")
+            set_there = with_hyperparameters(self.state.optimizer_state, values)
+            self.state = self.state.replace(optimizer_state=set_there)
+        return True in [answer for answer in answers if isinstance(answer, bool)]
 
     def _stop(self, what: str, why: str) -> None:
         saved = None if self.checkpoints is None else self.checkpoints.newest()
         raise TrainingError(
             f"{what} (epoch {self.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
         )
-
-
-def learning_rate(optimizer_state: Any) -> dict[str, float]:
-    """Returns the current learning rate if the optimizer stores one, as `optax.inject_hyperparams` does."""
-    leaves = jax.tree_util.tree_leaves_with_path(optimizer_state)
-    named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-    rates = [leaf for path, leaf in named.items() if f".{path}".endswith(".hyperparams.learning_rate")]
-    return {"learning_rate": float(rates[0])} if len(rates) == 1 else {}

@@ -27,8 +27,9 @@ from flaxapps.train.freezing.features import compute_features
 from flaxapps.train.freezing.optimized import optimize_frozen
 from flaxapps.train.freezing.split import dtypes_asked_for, split_at_frozen
 from flaxapps.train.interruption import watch_signals
-from flaxapps.train.run import Run, learning_rate
+from flaxapps.train.run import Run
 from flaxapps.train.step.augmentation import Augmentation
+from flaxapps.train.step.hyperparameters import learning_rate
 from flaxapps.train.step.loss_scale import dynamic_loss_scale
 from flaxapps.train.step.mixing import mixing_for, of_distributions
 from flaxapps.train.step.objectives import AnyObjective, described_metrics, make_objective, value_names

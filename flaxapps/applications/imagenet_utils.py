@@ -118,8 +118,11 @@ def preprocess_input(x: ArrayT, data_format: str | None = None, mode: str = "caf
     x = _as_floating(x)
 
     def constant(*values: float) -> Any:
-        # In the type of `x`: a Python number would turn NumPy's bfloat16 into float32.
-        return namespace.asarray(values, dtype=x.dtype).reshape((-1,) + (1,) * (-1 - channel_axis))
+        # In the type of `x`: a Python number would turn NumPy's bfloat16 into float32. And in its rank, for those who
+        # set jax_numpy_rank_promotion="raise".
+        shape = [1] * x.ndim
+        shape[channel_axis] = -1
+        return namespace.asarray(values, dtype=x.dtype).reshape(shape)
 
     result: ArrayT
     if mode == "rescale":

@@ -7,13 +7,15 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flaxapps.cli.models import resolve_model
+from flaxapps.cli.models import ResolvedModel, resolve_model
+from flaxapps.cli.multilabel import SEPARATORS, LabelTally, as_two_classes, threshold_of
 from flaxapps.cli.options import (
     add_distributed,
     add_model,
@@ -24,7 +26,7 @@ from flaxapps.cli.options import (
     usual_batch_size,
 )
 from flaxapps.inference.predict import predict
-from flaxapps.photos.labelled import find_labelled, match_labels
+from flaxapps.photos.labelled import Labelled, find_labelled, match_labels
 from flaxapps.photos.photo import PhotoFormat
 from flaxapps.photos.reading import read_photos
 from flaxapps.runtime.console import describe_error, new_table, open_console
@@ -32,6 +34,7 @@ from flaxapps.runtime.distributed import is_first, share_of, sum_over_processes
 from flaxapps.runtime.files import replacing
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.runtime.progress import PhotoProgress
+from flaxapps.transforms.logits import last_activation
 from flaxapps.transforms.optimize import optimize
 
 CLASSES_SHOWN = 50  # in the table; CSV and JSON list all
@@ -131,12 +134,14 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
             preprocess=arguments.preprocess,
             resizing=given_resizing(arguments),
         )
-        form, classes, preprocess = resolved.photo_format, resolved.classes, resolved.preprocess
+        form, preprocess = resolved.photo_format, resolved.preprocess
+        binary = resolved.model.output_shape == (None, 1)
+        classes = 2 if binary else resolved.classes
         _check_resize(arguments, form)
-        indices, titles = match_labels([label for _, label in labelled], resolved.class_names, classes)
+        label_of, titles, several = _match(labelled, resolved, classes)
+        threshold = threshold_of(resolved.model) if binary or several else 0.0
         model, variables = optimize(resolved.model, resolved.load())
-        label_of = dict(zip((photo.path for photo in labelled), indices, strict=True))
-        tally = Tally(classes)
+        tally: Any = LabelTally(classes, threshold) if several else Tally(classes)
         own = share_of(list(label_of))
         batch_size = arguments.batch_size or usual_batch_size()
         batches = read_photos(
@@ -150,14 +155,40 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         with PhotoProgress("Evaluating", len(own)) as progress:
             for files, arrays in _in_groups(batches, AT_A_TIME):
                 scores = predict(model, variables, iter(arrays), **options)
+                scores = as_two_classes(scores, threshold) if binary else scores
                 tally.add(scores, [label_of[file] for file in files])
                 progress.advance(len(files))
         tally.sum_over_processes()
-        write_evaluation(output, arguments.format, tally, titles)
+        (tally.write if several else partial(write_evaluation, tally=tally))(output, arguments.format, names=titles)
     failed = len(label_of) - tally.photos
     if failed:
         print(f"flaxapps: {failed} of {len(label_of)} images could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _match(
+    labelled: Sequence[Labelled], resolved: ResolvedModel, classes: int
+) -> tuple[dict[Path, Any], list[str], bool]:
+    """Matches labels with outputs.
+
+    Returns:
+        The index of the class of each photo, or the indices of its labels if some have several; the names of all
+        classes; and whether some have several.
+    """
+    labels_of: dict[Path, list[str]] = {}
+    for path, label in labelled:
+        labels_of.setdefault(path, []).append(label)
+    split = {path: [part for label in each for part in SEPARATORS.split(label)] for path, each in labels_of.items()}
+    known = set(resolved.class_names or ())
+    whole = all(len(set(each)) == 1 for each in labels_of.values())
+    several = any(len(set(each)) > 1 for each in split.values()) and not (
+        whole and (known >= {label for _, label in labelled} or last_activation(resolved.model) == "softmax")
+    )
+    found = split if several else {path: each[-1:] for path, each in labels_of.items()}
+    indices, titles = match_labels([label for each in found.values() for label in each], resolved.class_names, classes)
+    rest = iter(indices)
+    indexed = {path: [next(rest) for _ in each] for path, each in found.items()}
+    return (indexed if several else {path: each[0] for path, each in indexed.items()}), titles, several
 
 
 def write_evaluation(stream: IO[str], form: str, tally: Tally, names: Sequence[str]) -> None:
@@ -228,7 +259,9 @@ To reproduce the published accuracies on ImageNet (folders are matched by their 
       --model inception_v3 --resize 342
 
 DATA is a folder with a folder for each class, a CSV file with the columns path and label, or, with --truth, a folder
-of photos. Photos that cannot be read are skipped, and make the exit code 1.
+of photos. Photos that cannot be read are skipped, and make the exit code 1. A network with one output says yes or no to
+the second of two labels. Photos in a table may have several labels, "cat;dog" or a row for each: each label is then
+counted by itself, if the network ends in a sigmoid.
 """
 
 

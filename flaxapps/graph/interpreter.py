@@ -68,7 +68,8 @@ def run(
             error.add_note(f"In layer {name!r} of kind {layer.class_name}, on inputs of shape {shapes}.")
             raise
 
-    return graph.follow(values, call)
+    with jax.numpy_rank_promotion("allow"):  # a layer's weights have fewer axes than its inputs, which is meant
+        return graph.follow(values, call)
 
 
 def _run_steps(

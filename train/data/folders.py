@@ -61,7 +61,7 @@ def image_folder(
         follow_links: Whether to follow symbolic links to folders within a class folder. Linked files and linked class
             folders are always read.
         on_error: "raise" an error that names the unreadable images, or "skip" and count them.
-        workers: Decoding processes; 0 decodes in threads.
+        workers: Decoding processes; 0 decodes in threads. A script needs `if __name__ == "__main__":` for them.
         antialias: Whether images that shrink are averaged, by Pillow, as in torchvision and timm. False takes the
             pixels of Keras's `image_dataset_from_directory`, in float32.
         orientation: Whether images are turned upright by their EXIF orientation. Keras does not.

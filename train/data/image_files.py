@@ -1,6 +1,5 @@
 """Labelled image files, decoded when they are read."""
 
-import contextlib
 import os
 import warnings
 import zlib
@@ -18,7 +17,7 @@ from flaxapps.photos.photo import CHANNELS, PhotoFormat, Resizing, read_photo
 from flaxapps.runtime.files import as_path, in_bucket, path_in
 from flaxapps.runtime.manifests import fingerprint_of
 from flaxapps.train.data.datasets import HASHED_BYTES, Batches
-from flaxapps.train.data.pipeline import pipeline
+from flaxapps.train.data.pipeline import ending_workers, pipeline
 
 LABEL_MODES = ("int", "categorical")
 ERROR_MODES = ("raise", "skip")
@@ -214,7 +213,7 @@ class ImageDataset:
 
     def _unpack(self, loaded: Any) -> Batches:
         missing = 0
-        with contextlib.closing(loaded):  # stops the workers also if the epoch is abandoned
+        with ending_workers(loaded):
             for images, labels, failures in loaded:
                 missing += len(failures)
                 self.skipped.update(failures)

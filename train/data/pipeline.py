@@ -8,7 +8,14 @@ number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import gc
+import multiprocessing
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 Batch = TypeVar("Batch")
 
 BATCHES_AHEAD = 2  # prefetched into memory, besides the current one
+SECONDS_TO_END = 2.0  # for workers, before they are killed
 
 
 def pipeline(
@@ -52,6 +60,7 @@ def pipeline(
     Raises:
         ValueError: An argument is out of range.
         ModuleNotFoundError: Grain is not installed.
+        RuntimeError: There are `workers`, but the script would start them anew in each of them.
     """
     _check(batch_size, seed, epoch, start, shard, workers)
     grain = _import_grain()
@@ -68,8 +77,69 @@ def pipeline(
     batches = order.batch(batch_size)[start:].map(load_share)
     loaded = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCHES_AHEAD))
     if workers:
+        _check_workers(workers)
         loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return loaded
+
+
+@contextmanager
+def reading(batches: Iterable[Batch]) -> Iterator[Iterator[Batch]]:
+    """Reads batches within the context, and closes a generator of them after it, which ends its workers.
+
+    Without it, workers live as long as an exception that keeps the frame of the loop.
+    """
+    iterator = iter(batches)
+    try:
+        yield iterator
+    finally:
+        failed = sys.exc_info()[0] is not None
+        if isinstance(iterator, Generator):
+            iterator.close()
+            if failed:
+                gc.collect()  # of what workers have sent and nobody read, which is in cycles and in shared memory
+
+
+@contextmanager
+def ending_workers(loaded: Any) -> Iterator[None]:
+    """Ends the workers of an iterator of `pipeline` after the context: at once, where they hang. Nothing of threads."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        own = set(multiprocessing.active_children()) - before
+        if own:
+            closing = threading.Thread(target=loaded.close, daemon=True)  # waits up to 25 s for each
+            closing.start()
+            closing.join(SECONDS_TO_END)
+            if closing.is_alive():
+                for process in own:
+                    process.kill()
+                closing.join()
+
+
+def _check_workers(workers: int) -> None:
+    """Checks that new processes, which run the script up to its guard, do not come here again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(f"A worker of Grain runs this script from its start. {_advice(workers)}")  # without a traceback
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script and Path(script).suffix == ".py" and not _is_guarded(Path(script)):
+        raise RuntimeError(f"workers={workers} start processes that run {script} from its start. {_advice(workers)}")
+
+
+def _advice(workers: int) -> str:
+    return (
+        f'Put what it does below a line `if __name__ == "__main__":`, or leave out workers={workers}: threads are as '
+        "fast where photos are decoded"
+    )
+
+
+def _is_guarded(script: Path) -> bool:
+    """Whether a script has an `if` that asks for `__name__`; True if it cannot be read."""
+    try:
+        statements = ast.parse(script.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return True
+    return any(isinstance(each, ast.If) and "__name__" in ast.unparse(each.test) for each in statements)
 
 
 def _import_grain() -> Any:

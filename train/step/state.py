@@ -11,6 +11,7 @@ import optax.contrib
 
 from flaxapps.graph.interpreter import check_frozen
 from flaxapps.model import Model
+from flaxapps.runtime.console import listed
 from flaxapps.train.freezing.frozen import merge_params, split_params
 from flaxapps.train.updates.averaged import AveragedState
 
@@ -112,12 +113,14 @@ def create_state(
     if not trainable:
         raise ValueError("No parameter is left to train: every layer with parameters is frozen")
     trainable = _copy(trainable)
+    # Some optimizers start from the parameters themselves, or from one array twice, which cannot be donated twice.
+    optimizer_state = _copy(optimizer.init(trainable))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trainable,
         frozen_params=_copy(still) if copy_frozen else still,
         batch_stats=_copy(dict(variables.get("batch_stats", {}))),
-        optimizer_state=optimizer.init(trainable),
+        optimizer_state=optimizer_state,
         key=jax.random.key(seed),
     )
 
@@ -136,17 +139,38 @@ def continue_state(
     Raises:
         ValueError: The state belongs to another set of frozen layers, or to another optimizer.
     """
-    trainable, _ = split_params(merge_params(state.params, state.frozen_params), frozen)
-    if _shapes(trainable) != _shapes(state.params):
-        raise ValueError("The state trains other layers than frozen leaves: give result.variables to start anew")
-    if _shapes(jax.eval_shape(optimizer.init, state.params)) != _shapes(state.optimizer_state):
-        raise ValueError("The state has arrays of another optimizer: give result.variables to start anew")
+    check_state(state, optimizer, frozen, "give result.variables to start anew")
     return _copy(state.replace(frozen_params={})).replace(frozen_params=state.frozen_params)  # type: ignore[no-any-return]
 
 
-def _shapes(tree: Any) -> dict[str, tuple[Any, ...]]:
+def check_state(
+    state: TrainState, optimizer: optax.GradientTransformation, frozen: frozenset[str], advice: str
+) -> None:
+    """Checks that a state was created with a set of frozen layers, and an optimizer with arrays like these.
+
+    Args:
+        state: The state, also of tracers.
+        optimizer: The optimizer. Its learning rate may be another one.
+        frozen: Names of frozen layers.
+        advice: What to do, for the message.
+
+    Raises:
+        ValueError: The state belongs to another set of frozen layers, or to another optimizer.
+    """
+    trainable, still = split_params(merge_params(state.params, state.frozen_params), frozen)
+    if _paths(trainable) != _paths(state.params):
+        given, own = (listed(sorted(parts)) or "none" for parts in (still, state.frozen_params))
+        raise ValueError(
+            f"The state trains other layers than frozen leaves: it was created with {own} frozen, not with {given}: "
+            f"{advice}"
+        )
+    if _paths(jax.eval_shape(optimizer.init, state.params)) != _paths(state.optimizer_state):
+        raise ValueError(f"The state has arrays of another optimizer than this one: {advice}")
+
+
+def _paths(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
 
 
 def _copy(tree: Any) -> Any:

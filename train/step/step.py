@@ -13,10 +13,13 @@ from flaxapps.graph.penalties import COLLECTION
 from flaxapps.inference.preprocessing import Function, is_named
 from flaxapps.train.freezing.frozen import merge_params
 from flaxapps.train.step.augmentation import Augmentation
+from flaxapps.train.step.compiled import CompiledStep
+from flaxapps.train.step.extra_arguments import update
 from flaxapps.train.step.loss_scale import scale_of_loss
 from flaxapps.train.step.mixing import Mix
 from flaxapps.train.step.objectives import AnyObjective, OutputMetric, in_order, sums_of
 from flaxapps.train.step.state import TrainState
+from flaxapps.train.step.sums import Mean
 from flaxapps.train.step.targets import Targets
 
 
@@ -116,8 +119,16 @@ def take_step(
     options: dict[str, Any] = {"objective": objective, "frozen": frozen, "remat": remat, "metrics": metrics}
     batch = (images, labels, mask)
     gradients, statistics, sums = _mean_gradients(state, still, batch, key, accumulate, axis_name=axis_name, **options)
+
+    def differentiate(params: Any) -> tuple[Any, jax.Array]:
+        there = state.replace(params=params)
+        gradients, _, sums = _mean_gradients(there, still, batch, key, accumulate, axis_name=axis_name, **options)
+        return gradients, _mean(sums["loss"])
+
     with jax.numpy_dtype_promotion("standard"):  # Optax's schedules multiply floats by the int32 count of steps
-        changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        changes, optimizer_state = update(
+            optimizer, gradients, state.optimizer_state, state.params, _mean(sums["loss"]), differentiate
+        )
     following = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, changes),
@@ -224,7 +235,7 @@ def _sum_over(axis_name: str | None, tree: Any) -> Any:
 
 STATIC = "objective", "optimizer", "frozen", "accumulate", "remat", "metrics", "prepare", "mix", "axis_name", "layout"
 
-train_step = jax.jit(take_step, static_argnames=STATIC, donate_argnames=("state",))
+train_step = CompiledStep(take_step, STATIC)
 """`take_step`, jitted. Donates `state`; keyword arguments are static."""
 
 
@@ -272,6 +283,11 @@ def evaluate_batch(
 
 eval_step = jax.jit(evaluate_batch, static_argnames=("objective", "metrics", "preprocess"))
 """`evaluate_batch`, jitted; keyword arguments are static."""
+
+
+def _mean(sums: Mean) -> jax.Array:
+    mean: jax.Array = sums.total / jnp.maximum(sums.count, 1).astype(sums.total.dtype)
+    return mean
 
 
 def _check_images(objective: AnyObjective, images: Any) -> None:

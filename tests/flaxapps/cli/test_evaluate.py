@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from flaxapps import Input, Model, layers, save_model
 from flaxapps.applications.imagenet_utils import class_names
@@ -53,6 +54,54 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "colours.keras"
     write_model(path, {"blue": 0, "green": 1, "red": 2}, 3)
     return path
+
+
+def write_scorer(path: Path, kernel: list[list[float]], bias: list[float], activation: str | None) -> None:
+    """A model whose outputs are linear in the mean colours, then the activation."""
+    image = Input((6, 6, 3))
+    head = layers.Dense(len(bias), activation=activation, name="mean")
+    model = Model(image, head(layers.GlobalAveragePooling2D()(image)), name="scorer")
+    arrays = {"kernel": np.array(kernel, np.float32), "bias": np.array(bias, np.float32)}
+    save_model(model, {"params": {"mean": arrays}}, path)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_one_output_says_yes_or_no(activation, evaluate, tmp_path: Path):
+    """Of Keras's yes/no networks, the second class in order is yes."""
+    for colour, classes in {"red": "no", "green": "yes", "blue": "yes"}.items():
+        write_photo(tmp_path / "photos" / classes / f"{colour}.png", colour)
+    write_scorer(tmp_path / "model.keras", [[0], [1], [0]], [-100], activation)  # green
+    result = json.loads(evaluate(tmp_path / "photos", "--model", tmp_path / "model.keras")[1])
+    assert (result["photos"], result["top1"]) == (3, 2 / 3)
+    assert result["classes"][1] == {"name": "yes", "photos": 2, "top1": 1, "top5": 2, "taken_for": "no", "mistakes": 1}
+    (tmp_path / "names.txt").write_text("yes\nno\n")
+    options = ("--model", tmp_path / "model.keras", "--labels", tmp_path / "names.txt")
+    assert json.loads(evaluate(tmp_path / "photos", *options)[1])["top1"] == 1 / 3
+    write_photo(tmp_path / "photos" / "perhaps" / "1.png", "red")
+    assert "model's 2 outputs is not known for the 3 labels" in evaluate(tmp_path / "photos", *options[:2])[2]
+
+
+@pytest.mark.parametrize("rows", [["r.png,red;warm", "g.png,green", "b.png,blue|cold"], None], ids=["cells", "rows"])
+def test_several_labels_are_counted_each_by_itself(rows, evaluate, tmp_path: Path):
+    for colour in COLOURS:
+        write_photo(tmp_path / f"{colour[0]}.png", colour)
+    rows = rows or ["r.png,red", "r.png,warm", "g.png,green", "b.png,blue", "b.png,cold"]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    kernel = [[0, 0, 0, 1, 1], [0, 0, 1, 0, 1], [1, 0, 0, 0, 0]]  # blue, cold (never), green, red, warm (green too)
+    write_scorer(tmp_path / "model.keras", kernel, [-100] * 5, "sigmoid")
+    result = json.loads(evaluate(tmp_path / "table.csv", "--model", tmp_path / "model.keras")[1])
+    true = np.array([[0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [1, 1, 0, 0, 0]])
+    predicted = np.array([[0, 0, 0, 1, 1], [0, 0, 1, 0, 1], [1, 0, 0, 0, 0]])
+    wanted = precision_recall_fscore_support(true, predicted, zero_division=np.nan)
+    for name, values in zip(("precision", "recall", "f1", "photos"), wanted, strict=True):
+        found = [np.nan if label[name] is None else label[name] for label in result["labels"]]
+        np.testing.assert_allclose(found, values)
+    assert result["all_labels_right"] == accuracy_score(true, predicted) == 1 / 3
+    table = evaluate(tmp_path / "table.csv", "--model", tmp_path / "model.keras", form="table")[1]
+    assert "all labels right: 33.3% (1 of 3); mean F1 73.3%" in table
+    assert evaluate(tmp_path / "table.csv", "--model", tmp_path / "model.keras", form="csv")[1].count("\n") == 6
+    write_scorer(tmp_path / "model.keras", kernel, [-100] * 5, "tanh")
+    assert "should be those of a sigmoid" in evaluate(tmp_path / "table.csv", "--model", tmp_path / "model.keras")[2]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import weight_port
 from flaxapps import Input, Model, layers, train
 from tests.imported import randomise
+from tests.train import small
 
 BATCHES, BATCH, CLASSES = 10, 8, 4
 FROZEN = frozenset({"conv1", "norm1"})
@@ -200,3 +201,19 @@ def test_everything_frozen_is_an_error():
         train.create_state(model, model.init_variables(), SGD, frozenset(layer.name for layer in model.layers))
     with pytest.raises(ValueError, match="nowhere"):
         train.create_state(model, model.init_variables(), SGD, frozenset({"nowhere"}))
+
+
+def test_a_state_that_a_step_cannot_take_is_named():
+    model = small.small_model()
+    images, labels = map(jnp.asarray, small.small_data(8))
+    options = {"objective": train.make_objective(model, "sparse_categorical_crossentropy"), "optimizer": SGD}
+    state = train.create_state(model, model.init_variables(), SGD, frozenset({"conv1"}))
+    with pytest.raises(ValueError, match="created with conv1 frozen, not with none: give create_state and train_step"):
+        train.train_step(state, images, labels, **options)
+    with pytest.raises(ValueError, match="created with conv1 frozen, not with conv1, conv2"):
+        train.train_step(state, images, labels, frozen=frozenset({"conv1", "conv2"}), **options)
+    with pytest.raises(ValueError, match="arrays of another optimizer"):
+        train.train_step(state, images, labels, frozen=frozenset({"conv1"}), **options | {"optimizer": optax.adam(0.1)})
+    train.train_step(state, images, labels, frozen=frozenset({"conv1"}), **options)
+    with pytest.raises(ValueError, match=r"used by an earlier step.* continue with the state that the step returned"):
+        train.train_step(state, images, labels, frozen=frozenset({"conv1"}), **options)
