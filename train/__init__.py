@@ -10,6 +10,7 @@ from flaxapps.train.callbacks import EpochEnd as EpochEnd
 from flaxapps.train.callbacks import ProgressDisplay as ProgressDisplay
 from flaxapps.train.callbacks import StepEnd as StepEnd
 from flaxapps.train.callbacks import TensorBoard as TensorBoard
+from flaxapps.train.data.balance import balanced_class_weights as balanced_class_weights
 from flaxapps.train.data.conversion import as_dataset as as_dataset
 from flaxapps.train.data.datasets import ArrayDataset as ArrayDataset
 from flaxapps.train.data.datasets import Dataset as Dataset
@@ -28,6 +29,7 @@ from flaxapps.train.freezing.frozen import param_labels as param_labels
 from flaxapps.train.freezing.frozen import split_params as split_params
 from flaxapps.train.freezing.frozen import trainable_mask as trainable_mask
 from flaxapps.train.freezing.split import split_at_frozen as split_at_frozen
+from flaxapps.train.freezing.summary import summarise_training as summarise_training
 from flaxapps.train.history import write_csv as write_csv
 from flaxapps.train.loop import FitResult as FitResult
 from flaxapps.train.loop import fit as fit
@@ -35,6 +37,7 @@ from flaxapps.train.options import CheckpointFolder as CheckpointFolder
 from flaxapps.train.options import Computation as Computation
 from flaxapps.train.options import Devices as Devices
 from flaxapps.train.options import FeatureCache as FeatureCache
+from flaxapps.train.range_test import find_rate as find_rate
 from flaxapps.train.step.augmentation import Augmentation as Augmentation
 from flaxapps.train.step.crossentropies import binary_crossentropy as binary_crossentropy
 from flaxapps.train.step.crossentropies import categorical_crossentropy as categorical_crossentropy

@@ -20,8 +20,9 @@ from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.forms import brought_to_form
 from flaxapps.train.options import CheckpointFolder, Computation, Devices, FeatureCache
 from flaxapps.train.step.metrics import METRICS, is_known
-from flaxapps.train.step.objectives import Loss, OutputMetric, output_names
+from flaxapps.train.step.objectives import Loss, OutputMetric
 from flaxapps.train.step.state import TrainState
+from flaxapps.train.step.targets import output_names
 from weight_port.writers import leaves
 
 
@@ -48,7 +49,7 @@ class FitArguments:
     seed: int
     verbose: bool
     metrics: tuple[OutputMetric, ...]
-    class_weights: Mapping[int, float] | None
+    class_weights: Mapping[int, float] | str | None
     label_smoothing: float
     augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None
     preprocess: bool | str | Function

@@ -1,4 +1,4 @@
-"""Plots of a training run: learning curves and the confusion matrix."""
+"""Pictures of a training run: learning curves, the confusion matrix, mistakes and a range test of the rate."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ TRAINING, VALIDATION, GREY = "#0072b2", "#d55e00", "#666666"  # distinguishable 
 COUNTS_SHOWN = 20  # most classes for which cells show their counts
 NAMES_SHOWN = 60  # most classes for which the axes show names
 NAME_LENGTH = 24
+MISTAKES_IN_A_ROW = 6
 
 
 def write_curves(phases: Mapping[str, Mapping[str, Sequence[Any]]], path: str | os.PathLike[str]) -> None:
@@ -91,6 +92,69 @@ def write_confusion(counts: ArrayLike, names: Sequence[str], path: str | os.Path
     axes.set(xlabel="taken for", ylabel="class")
     right, total = int(matrix.trace()), int(matrix.sum())
     axes.set_title(f"{title}: {right} of {total} right" + (f" ({right / total:.1%})" if total else ""), fontsize=10)
+    _save(figure, path)
+
+
+def write_mistakes(
+    photos: Sequence[ArrayLike], titles: Sequence[str], path: str | os.PathLike[str], title: str
+) -> None:
+    """Draws photos in rows, each under its title, to a PNG file.
+
+    Args:
+        photos: (height, width, channels) each, from 0 to 255; 1, 3 or 4 channels.
+        titles: A title for each, of one or more lines.
+        path: The file.
+        title: Title of the sheet.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(photos) // MISTAKES_IN_A_ROW)
+    figure = Figure(figsize=(2.1 * MISTAKES_IN_A_ROW, 2.6 * rows + 0.5), dpi=100, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    places = figure.subplots(rows, MISTAKES_IN_A_ROW, squeeze=False).flat
+    for axes in places:
+        axes.set_axis_off()
+    for axes, photo, text in zip(figure.axes, photos, titles, strict=False):
+        image = np.asarray(photo, np.float32).clip(0, 255) / 255
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(text, fontsize=8)
+    _save(figure, path)
+
+
+def write_range_test(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggested: float,
+    path: str | os.PathLike[str],
+) -> None:
+    """Plots the loss over the learning rate to a PNG file.
+
+    Args:
+        rates: Learning rate of every step.
+        losses: Loss of every step.
+        smoothed: Running mean of the losses.
+        suggested: The rate to mark.
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=GREY, linewidth=0.8, alpha=0.6, label="loss")
+    axes.plot(rates, smoothed, color=TRAINING, label="running mean")
+    axes.axvline(suggested, color=VALIDATION, linestyle=":", label=f"suggested: {suggested:.1g}")
+    top = max(smoothed) + 0.1 * (max(smoothed) - min(smoothed))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(None, top) if top > min(losses) else None)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     _save(figure, path)
 
 

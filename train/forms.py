@@ -111,10 +111,10 @@ def _metrics(given: Any) -> tuple[Any, ...]:
     return tuple(given)
 
 
-def _class_weights(given: Any) -> dict[int, float] | None:
-    if given is None:
-        return None
-    wanted = "a dict of class indices and weights, such as {0: 1.0, 1: 2.5}"
+def _class_weights(given: Any) -> dict[int, float] | str | None:
+    if given is None or isinstance(given, str):  # "balanced", which is resolved with the data
+        return given
+    wanted = 'a dict of class indices and weights, such as {0: 1.0, 1: 2.5}, or "balanced"'
     if isinstance(given, list | tuple | np.ndarray):
         given = dict(enumerate(given))
     if not isinstance(given, Mapping):

@@ -80,7 +80,7 @@ def fit(
     seed: int = 0,
     verbose: bool = True,
     metrics: Metric | Sequence[Metric] | Mapping[str, Any] = ("accuracy",),
-    class_weights: Mapping[int, float] | None = None,
+    class_weights: Mapping[int, float] | str | None = None,
     label_smoothing: float = 0.0,
     augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     preprocess: bool | str | Function = False,
@@ -123,7 +123,8 @@ def fit(
         verbose: Whether to show progress, on stderr.
         metrics: Names of `flaxapps.train.step.metrics.METRICS`, or functions of (labels, outputs) that return a value
             per example; for several outputs also a dict of these by the names of outputs.
-        class_weights: Weights of the loss by class index, in training alone.
+        class_weights: Weights of the loss by class index, in training alone; "balanced" for scikit-learn's, by the
+            number of examples.
         label_smoothing: Fraction of every label that is spread over the classes, in training alone.
         augmentation: A hashable function of (key, images), run on the device in training; or an `Augmentation`.
         preprocess: Preprocessing on the device, after augmentation, as in `flaxapps.predict`.

@@ -17,6 +17,7 @@ from flaxapps.train.checkpoints.checkpoints import Checkpoints
 from flaxapps.train.checkpoints.description import describe_run
 from flaxapps.train.checkpoints.position import Position
 from flaxapps.train.checkpoints.settings import describe_settings
+from flaxapps.train.data.balance import resolve_class_weights
 from flaxapps.train.data.conversion import first_images
 from flaxapps.train.data.datasets import ArrayDataset, Dataset
 from flaxapps.train.data.labels import check_labels
@@ -26,6 +27,7 @@ from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.freezing.features import compute_features
 from flaxapps.train.freezing.optimized import optimize_frozen
 from flaxapps.train.freezing.split import dtypes_asked_for, split_at_frozen
+from flaxapps.train.freezing.summary import summarise_training
 from flaxapps.train.interruption import watch_signals
 from flaxapps.train.run import Run
 from flaxapps.train.step.augmentation import Augmentation
@@ -70,8 +72,9 @@ def set_up(given: FitArguments, stack: ExitStack) -> Run:
         ValueError: Arguments do not fit the model or the data.
         CheckpointError: The checkpoints belong to another run, or cannot be read or written.
     """
+    weights = resolve_class_weights(given.class_weights, given.data, given.model.output_shape[-1])
+    given = replace(given, optimizer=_optimizer(given), class_weights=weights)
     trainee = _trainee(given)
-    given = replace(given, optimizer=_optimizer(given))
     devices = given.devices
     placement = place_on_devices(given.parallel, given.batch_size, devices.use, devices.mesh, devices.shard_optimizer)
     preparation = Preparation(_augmentation(given), trainee.preprocess)
@@ -109,7 +112,9 @@ def set_up(given: FitArguments, stack: ExitStack) -> Run:
         state, position = checkpoints.resume(state) if given.checkpoints.resume else checkpoints.start(state)
         callbacks = [*([CSVLog(checkpoints.folder / "history.csv")] if is_first() else []), *callbacks]
     if given.verbose and is_first():
-        callbacks = [ProgressDisplay(given.epochs, _count_batches(trainee.data, given.batch_size)), *callbacks]
+        display = ProgressDisplay(given.epochs, _count_batches(trainee.data, given.batch_size))
+        display.say(str(summarise_training(given.model, given.frozen)))
+        callbacks = [display, *callbacks]
     for callback in callbacks:
         if isinstance(callback, AbstractContextManager):
             stack.enter_context(callback)
@@ -157,11 +162,12 @@ def _start(given: FitArguments) -> TrainState:
 
 
 def _trainee(given: FitArguments) -> Trainee:
+    weights: Any = given.class_weights  # resolved
     objective_of = functools.partial(
         make_objective,
         loss=given.loss,
         label_smoothing=given.label_smoothing,
-        class_weights=given.class_weights,
+        class_weights=weights,
         loss_weights=given.loss_weights,
         frozen=given.frozen,
     )

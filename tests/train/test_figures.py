@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxapps.train.figures import TRAINING, VALIDATION, write_confusion, write_curves
+from flaxapps.train.figures import TRAINING, VALIDATION, write_confusion, write_curves, write_mistakes
 
 
 def colours(path: Path) -> set[str]:
@@ -40,3 +40,10 @@ def test_confusion_of_few_and_many_classes(classes: int, tmp_path: Path):
 def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path):
     with pytest.raises(OSError, match="nowhere"):
         write_curves({"head": {"loss": [1.0]}}, tmp_path / "nowhere" / "curves.png")
+
+
+@pytest.mark.parametrize(("count", "channels"), [(1, 3), (8, 1)])
+def test_a_sheet_of_photos(count: int, channels: int, tmp_path: Path):
+    photos = [np.full((9, 10, channels), 200 if channels == 1 else [40, 60, 200], np.uint8)] * count
+    write_mistakes(photos, [f"{number}.png\ncat, 90%\nis dog" for number in range(count)], tmp_path / "sheet.png", "x")
+    assert ("#c8c8c8" if channels == 1 else "#283cc8") in colours(tmp_path / "sheet.png")

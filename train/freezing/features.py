@@ -16,7 +16,7 @@ from flaxapps.model import Model
 from flaxapps.train.data.datasets import Dataset
 from flaxapps.train.data.pipeline import pipeline
 from flaxapps.train.data.structured import rows as rows_of
-from flaxapps.train.step.objectives import in_order
+from flaxapps.train.step.targets import in_order
 
 MEMORY_LIMIT = 1 << 30  # bytes
 

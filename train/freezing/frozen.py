@@ -57,7 +57,7 @@ def frozen_layers(
         until = order.index(model.get_layer(until).name) + 1
     if until is not None and not 0 <= until <= len(order):
         raise ValueError(f"until should be an index from 0 to {len(order)}, the number of layers, got until={until}")
-    known = dict(_paths(model.layers))
+    known = dict(layer_paths(model.layers))
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(f"No layers are called {unknown}")
@@ -78,19 +78,20 @@ def frozen_layers(
             raise ValueError("as_saved: no layer was frozen in the file that the model came from")
         frozen |= saved
     owners = [path[1:] for path, weight in weight_paths(model.graph) if weight.collection == "params"]
-    if frozen and all(_is_under(owner, frozen) for owner in owners):
+    if frozen and all(is_under(owner, frozen) for owner in owners):
         raise ValueError("Every layer that has parameters would be frozen: nothing is left to train")
     return frozenset(frozen)
 
 
-def _paths(layers: Iterable[LayerInGraph], above: str = "") -> Iterable[tuple[str, LayerInGraph]]:
+def layer_paths(layers: Iterable[LayerInGraph], above: str = "") -> Iterable[tuple[str, LayerInGraph]]:
+    """Yields all layers by their paths "outer/inner", those of a nested model after the model itself."""
     for layer in layers:
         yield above + layer.name, layer
         if isinstance(layer.layer, Functional):
-            yield from _paths(layer.layer.layers, f"{above}{layer.name}/")
+            yield from layer_paths(layer.layer.layers, f"{above}{layer.name}/")
 
 
-def _is_under(path: Path, layers: Collection[str]) -> bool:
+def is_under(path: Path, layers: Collection[str]) -> bool:
     """Whether an array belongs to one of the layers. Paths are joined, as layer names may contain slashes."""
     return any("/".join(path[:length]) in layers for length in range(1, len(path) + 1))
 
@@ -108,7 +109,7 @@ def trainable_mask(params: Mapping[str, Any], frozen: Iterable[str]) -> dict[str
     stopped = frozenset(frozen)
 
     def trains(path: tuple[Any, ...], _: Any) -> bool:
-        return not _is_under(tuple(key.key for key in path), stopped)
+        return not is_under(tuple(key.key for key in path), stopped)
 
     mask: dict[str, Any] = jax.tree_util.tree_map_with_path(trains, params)
     return mask
@@ -127,7 +128,7 @@ def split_params(params: Mapping[str, Any], frozen: Iterable[str]) -> tuple[dict
     stopped = frozenset(frozen)
     parts: tuple[dict[Path, Any], dict[Path, Any]] = ({}, {})
     for path, leaf in leaves(params):
-        parts[_is_under(path, stopped)][path] = leaf
+        parts[is_under(path, stopped)][path] = leaf
     trainable, still = (nest(part) for part in parts)
     return trainable, still
 
@@ -173,7 +174,7 @@ def param_labels(
             if label_of.setdefault(name, label) != label:
                 raise ValueError(f"The layer {name!r} is in two groups: {label_of[name]!r} and {label!r}")
     flat = dict(leaves(params))
-    unknown = sorted(layer for layer in label_of if not any(_is_under(path, {layer}) for path in flat))
+    unknown = sorted(layer for layer in label_of if not any(is_under(path, {layer}) for path in flat))
     if unknown:
         raise ValueError(f"These layers own no parameters here: {unknown}")
     labels: dict[Path, str | None] = {}

@@ -172,7 +172,7 @@ class Augmentation:
         if self.rotation:
             turn = 2 * math.pi * _between(-self.rotation, self.rotation, for_rotation)
             with jax.numpy_dtype_promotion("standard"):  # dm-pix multiplies indices and the matrix
-                image = dm_pix.rotate(image, turn)
+                image = dm_pix.rotate(image, turn)  # type: ignore[arg-type]  # of an array, too
         if self.randaugment:
             levels = rand_augment((image - low) * 255 / (high - low), for_operations.reshape(-1, 2), magnitude)
             image = low + levels * (high - low) / 255
@@ -243,12 +243,14 @@ def inside_box(image: jax.Array, size: jax.Array, start: jax.Array) -> jax.Array
         (places >= first) & (places < first + share)
         for places, share, first in zip(map(_centres, image.shape[:2]), size, start, strict=True)
     )
-    return (rows[:, None] & columns & jnp.all(size < 1))[..., None]
+    inside: jax.Array = rows[:, None] & columns & jnp.all(size < 1)
+    return inside[..., None]
 
 
 def _centres(length: int) -> jax.Array:
     """Returns the centres of pixels as fractions of the image's side."""
-    return (jnp.arange(length, dtype=jnp.float32) + 0.5) / length
+    centres: jax.Array = (jnp.arange(length, dtype=jnp.float32) + 0.5) / length
+    return centres
 
 
 def _between(low: float, high: float, draw: jax.Array) -> jax.Array:

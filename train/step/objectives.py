@@ -18,7 +18,7 @@ from flaxapps.train.step.penalties import (
     weight_penalties,
 )  # fmt: skip # kept on few lines on purpose
 from flaxapps.train.step.sums import Mean
-from flaxapps.train.step.targets import Targets, as_targets, of_output
+from flaxapps.train.step.targets import Targets, as_targets, of_output, output_names
 from flaxapps.transforms.logits import ends_alone, without_last_activation
 
 Loss = str | LossFunction | Mapping[str, str | LossFunction]
@@ -126,34 +126,6 @@ def make_objective(
     if class_weights:
         raise ValueError("class_weights are for models with one output: give sample weights with the data")
     return replace(_of_outputs(model, names, loss, weights, options), **regularizers)
-
-
-def output_names(model: Model) -> tuple[str, ...]:
-    """Returns the names of a model's outputs, which are those of their layers, as in Keras.
-
-    Raises:
-        ValueError: Two outputs come from one layer.
-    """
-    names = tuple(node.layer.name or "" for node in model.graph.outputs)
-    if len(set(names)) < len(names):
-        raise ValueError(f"Outputs are named by their layers, which should differ for training: {', '.join(names)}")
-    return names
-
-
-def in_order(model: Model, images: Any) -> Any:
-    """Returns inputs as the model takes them: a list in the order of its inputs for a dict by their names.
-
-    Raises:
-        ValueError: There is no array for an input.
-    """
-    if not isinstance(images, Mapping):
-        return list(images) if isinstance(images, tuple) else images
-    names = [node.layer.name for node in model.graph.inputs]
-    missing = [name for name in names if name not in images]
-    if missing:
-        raise ValueError(f"The model takes {', '.join(map(repr, names))}, but the data has {', '.join(images)}")
-    arrays = [images[name] for name in names]
-    return arrays if isinstance(model.inputs, list | tuple) else arrays[0]
 
 
 def sums_of(

@@ -12,15 +12,16 @@ import optax
 from flaxapps.graph.penalties import COLLECTION
 from flaxapps.inference.preprocessing import Function, is_named
 from flaxapps.train.freezing.frozen import merge_params
+from flaxapps.train.step.accumulation import accumulate_parts
 from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.compiled import CompiledStep
 from flaxapps.train.step.extra_arguments import update
 from flaxapps.train.step.loss_scale import scale_of_loss
 from flaxapps.train.step.mixing import Mix
-from flaxapps.train.step.objectives import AnyObjective, OutputMetric, in_order, sums_of
+from flaxapps.train.step.objectives import AnyObjective, OutputMetric, sums_of
 from flaxapps.train.step.state import TrainState
 from flaxapps.train.step.sums import Mean
-from flaxapps.train.step.targets import Targets
+from flaxapps.train.step.targets import Targets, in_order
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _mean_gradients(
         gradients, statistics, sums = differentiate(state.batch_stats, batch, key)
     else:
         start = jax.tree.map(jnp.zeros_like, state.params), state.batch_stats
-        gradients, statistics, sums = _accumulate(differentiate, start, batch, key, accumulate)
+        gradients, statistics, sums = accumulate_parts(differentiate, start, batch, key, accumulate)
     if factor is not None:
         gradients = jax.tree.map(lambda leaf: leaf / factor.astype(leaf.dtype), gradients)
     # So far gradients are those of the summed loss: only here is the number of examples in the whole batch known.
@@ -210,22 +211,6 @@ def _differentiate(
     if mask is not None:  # a part that is all padding has no statistics: keep the old ones
         moved = jax.tree.map(lambda new, old: jnp.where(sums["loss"].count > 0, new, old), moved, statistics)
     return gradients, moved, sums
-
-
-def _accumulate(
-    differentiate: Callable[..., tuple[Any, Any, Any]], start: Any, batch: Any, key: jax.Array, parts: int
-) -> tuple[Any, Any, Any]:
-    """As `differentiate`, over a batch that is computed in parts, one after the other, from zeros and statistics."""
-
-    def add_part(carry: Any, numbered: Any) -> tuple[Any, Any]:
-        gradients, statistics = carry
-        number, part = numbered
-        more, statistics, sums = differentiate(statistics, part, jax.random.fold_in(key, number))
-        return (jax.tree.map(jnp.add, gradients, more), statistics), sums
-
-    numbered = (jnp.arange(parts, dtype=jnp.int32), jax.tree.map(lambda array: _split(array, parts), batch))
-    (gradients, statistics), sums = jax.lax.scan(add_part, start, numbered)
-    return gradients, statistics, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=leaf.dtype), sums)
 
 
 def _sum_over(axis_name: str | None, tree: Any) -> Any:
@@ -301,10 +286,3 @@ def _all(labels: Any) -> jax.Array:
 
 def _variables(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
     return {"params": params} | ({"batch_stats": statistics} if statistics else {})
-
-
-def _split(array: jax.Array, parts: int) -> jax.Array:
-    if parts < 1 or array.shape[0] % parts:
-        raise ValueError(f"A batch of {array.shape[0]} cannot be split into accumulate={parts} equal parts")
-    # Every parts-th example, so that each part of a sharded batch has examples on all devices.
-    return jnp.swapaxes(array.reshape(array.shape[0] // parts, parts, *array.shape[1:]), 0, 1)

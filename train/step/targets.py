@@ -6,6 +6,8 @@ from typing import Any
 import flax.struct
 import jax
 
+from flaxapps.model import Model
+
 Labels = Any  # an array (batch, ...); for several outputs a dict by their names, or a tuple in their order
 
 
@@ -53,3 +55,31 @@ def of_output(values: Any, name: str, index: int, what: str) -> Any:
         f"The model has several outputs, so {what} should be a dict by their names, or a tuple in their order: there "
         f"is none for {name!r}, got {given}"
     )
+
+
+def output_names(model: Model) -> tuple[str, ...]:
+    """Returns the names of a model's outputs, which are those of their layers, as in Keras.
+
+    Raises:
+        ValueError: Two outputs come from one layer.
+    """
+    names = tuple(node.layer.name or "" for node in model.graph.outputs)
+    if len(set(names)) < len(names):
+        raise ValueError(f"Outputs are named by their layers, which should differ for training: {', '.join(names)}")
+    return names
+
+
+def in_order(model: Model, images: Any) -> Any:
+    """Returns inputs as the model takes them: a list in the order of its inputs for a dict by their names.
+
+    Raises:
+        ValueError: There is no array for an input.
+    """
+    if not isinstance(images, Mapping):
+        return list(images) if isinstance(images, tuple) else images
+    names = [node.layer.name for node in model.graph.inputs]
+    missing = [name for name in names if name not in images]
+    if missing:
+        raise ValueError(f"The model takes {', '.join(map(repr, names))}, but the data has {', '.join(images)}")
+    arrays = [images[name] for name in names]
+    return arrays if isinstance(model.inputs, list | tuple) else arrays[0]

@@ -14,12 +14,12 @@ class AveragedState(NamedTuple):
 
     Attributes:
         average: The averaged parameters, a tree like those that train.
-        count: Number of steps, (), int32.
+        steps: Number of steps, (), int32.
         inner_state: State of the optimizer.
     """
 
     average: Any
-    count: jax.Array
+    steps: jax.Array
     inner_state: Any
 
 
@@ -68,7 +68,7 @@ def averaged(
         if params is None:
             raise ValueError("averaged needs the parameters: optimizer.update(gradients, state, params)")
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra)
-        count = state.count.astype(jnp.float32)
+        count = state.steps.astype(jnp.float32)
         current = jnp.minimum(1 - (1 + count) ** -POWER, decay) if warmup else jnp.where(count > 0, decay, 0.0)
 
         def average(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -76,6 +76,6 @@ def averaged(
             return share * old + (1 - share) * new
 
         following = jax.tree.map(average, state.average, optax.apply_updates(params, updates))
-        return updates, AveragedState(following, state.count + 1, inner_state)
+        return updates, AveragedState(following, state.steps + 1, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -5,8 +5,10 @@ import json
 from typing import Any, get_args
 
 from flaxapps.cli.finetune.folder import ARGUMENTS_FILE
-from flaxapps.cli.finetune.plan import DEFAULT_RATES
+from flaxapps.cli.finetune.options import SWITCH, add_recipe, add_training
+from flaxapps.cli.finetune.plan import count_photos
 from flaxapps.cli.finetune.run import finetune
+from flaxapps.cli.finetune.settings import complete, print_recipe
 from flaxapps.cli.options import PREPROCESSING, add_distributed, add_resizing, join_processes, network_or_file
 from flaxapps.runtime.files import as_path
 from flaxapps.runtime.process import keep_compilations
@@ -30,6 +32,12 @@ EXAMPLES = """examples:
   flaxapps finetune pets/ --model resnet50 --output pets_resnet50/
       pets/ has train/ and val/ (or valid/, validation/), as Kaggle and ImageNet have them
 
+  flaxapps finetune flowers/ --model convnext_tiny --recipe convnext --batch-size 32 --ema 0.999 --output mine3/
+      a published recipe, with a smaller batch and an average of the parameters; --print-recipe shows it
+
+  flaxapps finetune flowers/ --model resnet50 --find-rate --output mine4/
+      a range test: the loss over the learning rate in mine4/rates.png, and the rate it suggests
+
   flaxapps finetune --resume --output mine/
       resumes a run that was interrupted or killed
 
@@ -39,6 +47,8 @@ files in --output:
   last.keras         the model of the last epoch, which is the only one without validation photos
   class_names.json   its classes in the order of its outputs; recipe.json: its preprocessing
   history.csv        loss and accuracy of every epoch; curves.png and confusion.png: pictures
+  mistakes.png       the misclassified photos of which the model was most certain
+  arguments.json     all settings, with those of the recipe
   head/ top/         Orbax checkpoints of each phase, until the run is finished
 """
 
@@ -55,20 +65,19 @@ def add_arguments(command: Any) -> None:
         metavar="NAME|FILE.keras",
         help="a network of `flaxapps list`, or a Keras model",
     )
-    command.add_argument("--output", required=True, metavar="DIR", help="a folder for the results")
+    command.add_argument("--output", metavar="DIR", help="a folder for the results")
     command.add_argument("--resume", action="store_true", help="resume the run in DIR, with its arguments")
     command.add_argument("--overwrite", action="store_true", help="delete what an earlier run wrote to DIR, and start")
 
     group = command.add_argument_group("network")
     group.add_argument("--weights", metavar="imagenet|none|FILE", help="default: imagenet, or those of the file")
     group.add_argument("--features", metavar="LAYER", help="layer to put the head on (default: the last feature map)")
-    group.add_argument(
-        "--head", type=int, default=1024, metavar="N", help="hidden units, 0 for no hidden layer (default: 1024)"
-    )
-    group.add_argument("--dropout", type=float, default=0.0, metavar="SHARE", help="before the last layer (default: 0)")
+    group.add_argument("--head", type=int, metavar="N", help="hidden units, 0 for no hidden layer (default: 1024)")
+    group.add_argument("--dropout", type=float, metavar="SHARE", help="before the last layer (default: 0)")
     group.add_argument("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="default: the network's")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation; parameters stay float32")
 
+    add_recipe(command)
     group = command.add_argument_group("training")
     group.add_argument(
         "--freeze-until", metavar="LAYER|INDEX", help="add the second phase; OUTER/INNER for nested models"
@@ -78,12 +87,15 @@ def add_arguments(command: Any) -> None:
         action="store_true",
         help="add the second phase, with the layers frozen that are frozen in the model file",
     )
-    group.add_argument("--epochs", nargs="+", type=int, default=[5], metavar="N", help="of each phase (default: 5)")
     group.add_argument(
-        "--learning-rate", nargs="+", type=float, default=list(DEFAULT_RATES), metavar="X", help="default: 1e-3 1e-4"
+        "--freeze-batchnorm", action=SWITCH, help="leave BatchNormalization as it is in the second phase"
     )
-    group.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
-    group.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N epochs without improvement")
+    group.add_argument("--epochs", nargs="+", type=int, metavar="N", help="of each phase (default: 5)")
+    group.add_argument("--steps", type=int, metavar="N", help="of the last phase, rounded up to whole epochs")
+    group.add_argument("--learning-rate", nargs="+", type=float, metavar="X", help="default: 1e-3 1e-4")
+    group.add_argument("--find-rate", action="store_true", help="test rates on the first phase, and exit")
+    group.add_argument("--batch-size", type=int, metavar="N", help="default: 32")
+    group.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without improvement")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     group.add_argument(
         "--cache-features",
@@ -117,10 +129,7 @@ def add_arguments(command: Any) -> None:
     group.add_argument("--preprocess", choices=PREPROCESSING, default="auto")
     group.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="for photos that cannot be read")
     group.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes (default: threads)")
-    group.add_argument("--flip", action="store_true", help="augmentation: mirror half of the photos")
-    group.add_argument("--random-crop", type=float, metavar="SHARE", help="augmentation: crop to at least this share")
-    group.add_argument("--brightness", type=float, metavar="X", help="augmentation: change by up to this share")
-    group.add_argument("--contrast", type=float, metavar="X", help="augmentation: change by up to this share")
+    add_training(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -131,6 +140,11 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume and --overwrite exclude each other: give one of them")
+    if arguments.print_recipe:
+        print_recipe(arguments)
+        return 0
+    if arguments.output is None:
+        raise ValueError("finetune needs --output, a folder for the results")
     if arguments.resume:
         _take_over(arguments)
     missing = [name for name, value in (("DATA", arguments.data), ("--model", arguments.model)) if value is None]
@@ -138,6 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"finetune needs {' and '.join(missing)}")
     join_processes(arguments, preemption=True)
     keep_compilations()
+    complete(arguments, count_photos)
     return finetune(arguments)
 
 
@@ -163,5 +178,5 @@ def _take_over(arguments: argparse.Namespace) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     for name, value in json.loads(file.read_text(encoding="utf-8")).items():
-        if getattr(arguments, name) == parser.get_default(name):
+        if getattr(arguments, name, None) == parser.get_default(name):
             setattr(arguments, name, value)

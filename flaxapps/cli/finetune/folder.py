@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from flaxapps.cli.finetune.settings import DEFAULTS
 from flaxapps.cli.models import RECIPE_FILE
 from flaxapps.cli.options import SETTINGS
 from flaxapps.photos.class_names import FILE_NAME as CLASS_NAMES_FILE
@@ -16,17 +17,18 @@ from flaxapps.train.checkpoints.checkpoints import checkpoint_folder
 ARGUMENTS_FILE = "arguments.json"
 HISTORY_FILE = "history.json"
 BEST_FILE, LAST_FILE = "best.keras", "last.keras"
+MISTAKES_FILE, RATES_FILE = "mistakes.png", "rates.png"
 PHASES = ("head", "top")
 # Everything that a run writes. Each of the phases also has a folder of checkpoints and its final model.
 FILES = (
     ARGUMENTS_FILE, HISTORY_FILE, RECIPE_FILE, CLASS_NAMES_FILE, BEST_FILE, LAST_FILE, "model.keras", "history.csv",
-    "curves.png", "confusion.png", *(f"{phase}.keras" for phase in PHASES),
+    "curves.png", "confusion.png", MISTAKES_FILE, RATES_FILE, *(f"{phase}.keras" for phase in PHASES),
 )  # fmt: skip # kept on few lines on purpose
 FOLDERS = (*PHASES, "tensorboard")
 # Arguments that do not change the result, or whose content is compared instead: checkpoints know the photos.
 NOT_SETTINGS = (
     "run", "debug", "error_code", "resume", "overwrite", "keep_checkpoints", "output", "workers", "describe", "mesh",
-    "shard_optimizer", *SETTINGS,
+    "shard_optimizer", "print_recipe", "find_rate", *SETTINGS,
 )  # fmt: skip # kept on few lines on purpose
 PLACES = ("data", "validation")
 
@@ -58,7 +60,9 @@ def check_output(arguments: argparse.Namespace) -> None:
             f"{arguments.output} already holds a run: resume it with --resume, replace it with --overwrite, or give "
             "another folder"
         )
-    before, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings(arguments)))
+    stored, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(settings(arguments)))
+    # Earlier versions did not know all settings, or wrote null for their defaults.
+    before = {**DEFAULTS, **{name: value for name, value in stored.items() if value is not None}}
     compared = [name for name in now if name not in (*PLACES, "epochs")]
     changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in compared if before.get(name) != now[name]]
     epochs = before["epochs"], now["epochs"]

@@ -1,12 +1,15 @@
 """Resolves and checks the arguments of `flaxapps finetune`. All problems are reported at once."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from flaxapps.cli.finetune.folder import check_output
 from flaxapps.cli.finetune.head import feature_node, put_head
+from flaxapps.cli.finetune.optimizer import wrong_settings
+from flaxapps.cli.finetune.settings import RATES
 from flaxapps.cli.models import ResolvedModel, resolve_model
 from flaxapps.cli.options import given_resizing
 from flaxapps.inference.preprocessing import FromChannelsLast, Function, preprocessing_function
@@ -18,11 +21,11 @@ from flaxapps.runtime.files import as_path
 from flaxapps.train.data.folders import image_folder
 from flaxapps.train.data.image_files import ImageDataset
 from flaxapps.train.data.tables import image_table
-from flaxapps.train.freezing.frozen import frozen_layers, frozen_until
+from flaxapps.train.freezing.frozen import frozen_layers, frozen_until, layer_paths
 from flaxapps.train.step.augmentation import Augmentation
 
+STATISTICS = ("BatchNormalization",)  # layers that --freeze-batchnorm freezes
 NAMED_WEIGHTS = ("imagenet", "none")  # all others are files
-DEFAULT_RATES = (1e-3, 1e-4)  # of RMSprop for the head and of SGD for the top, as Keras documents the recipe
 
 
 class Phase(NamedTuple):
@@ -33,7 +36,8 @@ class Phase(NamedTuple):
         title: Title to show.
         frozen: Frozen layers.
         epochs: Number of epochs.
-        learning_rate: Of RMSprop for the head, of SGD for the top.
+        learning_rate: The largest of the phase.
+        optimizer: Name of the optimizer if none is given.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Phase(NamedTuple):
     frozen: frozenset[str]
     epochs: int
     learning_rate: float
+    optimizer: str
 
 
 class Plan(NamedTuple):
@@ -63,6 +68,10 @@ class Plan(NamedTuple):
     validation: ImageDataset | None
     preprocess: str | Literal[False]
     augmentation: Augmentation | None
+
+    def steps(self, phase: Phase, batch_size: int) -> int:
+        """Returns the number of steps of a phase."""
+        return phase.epochs * -(-len(self.data) // batch_size)
 
     @property
     def preprocessing(self) -> bool | str | Function:
@@ -112,7 +121,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     data = problems.attempt(_photos, arguments, reading)
     validation = data and problems.attempt(_validation_photos, arguments, reading, data)
     augmentation = problems.attempt(_augmentation, arguments)
-    extended = problems.attempt(lambda base, data: _extend(base.model, len(data.class_names), arguments), base, data)
+    extended = problems.attempt(lambda base, data: _extend(base.model, data, arguments), base, data)
     if problems.found:
         raise ValueError("; ".join(problems.found))
     model, phases = extended
@@ -124,6 +133,16 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     return Plan(model, load, phases, data, validation, preprocess, augmentation)
 
 
+def count_photos(arguments: argparse.Namespace) -> int:
+    """Counts the photos to train on, without reading them.
+
+    Raises:
+        ValueError: The data is not valid.
+        OSError: It cannot be read.
+    """
+    return len(_photos(arguments, {"image_size": (1, 1), "on_error": "skip", "seed": arguments.seed}))
+
+
 def _check_packages(arguments: argparse.Namespace) -> None:
     needed = ["grain", "matplotlib"] + (["tensorboardX"] if arguments.tensorboard else [])
     missing = [name for name in needed if find_spec(name) is None]
@@ -132,7 +151,7 @@ def _check_packages(arguments: argparse.Namespace) -> None:
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
-    wrong = []
+    wrong = wrong_settings(arguments)
     if len(arguments.epochs) > 2 or len(arguments.learning_rate) > 2:
         wrong.append("--epochs and --learning-rate take a number for each of the two phases")
     if not any(arguments.epochs):
@@ -201,36 +220,51 @@ def _read(place: str, **options: Any) -> ImageDataset:
 
 
 def _augmentation(arguments: argparse.Namespace) -> Augmentation | None:
-    options: dict[str, Any] = {"flip": arguments.flip} if arguments.flip else {}
-    options |= {"crop": (arguments.random_crop, 1.0)} if arguments.random_crop else {}
-    options |= {"brightness": arguments.brightness} if arguments.brightness else {}
-    options |= {"contrast": arguments.contrast} if arguments.contrast else {}
-    return Augmentation(**options) if options else None
+    if arguments.randaugment and arguments.randaugment[0] % 1:
+        raise ValueError(f"--randaugment takes a whole number of operations, got {arguments.randaugment[0]}")
+    augmentation = Augmentation(
+        flip=arguments.flip,
+        crop=(arguments.random_crop, 1.0) if arguments.random_crop else None,
+        rotation=arguments.rotation,
+        brightness=arguments.brightness,
+        contrast=arguments.contrast,
+        randaugment=(int(arguments.randaugment[0]), arguments.randaugment[1]) if arguments.randaugment else None,
+        erasing=arguments.random_erasing,
+        mixup=arguments.mixup,
+        cutmix=arguments.cutmix,
+    )
+    return augmentation if augmentation != Augmentation() else None
 
 
-def _extend(base: Model, classes: int, arguments: argparse.Namespace) -> tuple[Model, tuple[Phase, ...]]:
-    features = feature_node(base, arguments.features)
+def _extend(base: Model, data: ImageDataset, arguments: argparse.Namespace) -> tuple[Model, tuple[Phase, ...]]:
+    features, classes = feature_node(base, arguments.features), len(data.class_names)
     model = put_head(features, base.input, classes, arguments.head, dropout=arguments.dropout, name=base.name)
     trunk = Model(base.input, features)
     until = arguments.freeze_until
     second = until is not None or arguments.freeze_as_saved
-    epochs = (*arguments.epochs, arguments.epochs[0] if second else 0)[:2]
-    rates = (*arguments.learning_rate, DEFAULT_RATES[1])[:2]
+    epochs = [*arguments.epochs, arguments.epochs[0] if second else 0][:2]
+    if arguments.steps:
+        epochs[1 if second else 0] = math.ceil(arguments.steps / math.ceil(len(data) / arguments.batch_size))
+    rates = (*arguments.learning_rate, RATES[1])[:2]
     phases = []
     if epochs[0]:
         frozen = frozen_layers(model, names=[layer.name for layer in trunk.layers])
-        phases.append(Phase("head", "the new head alone", frozen, epochs[0], rates[0]))
+        phases.append(Phase("head", "the new head alone", frozen, epochs[0], rates[0], "rmsprop"))
     if epochs[1]:
-        phases.append(_second_phase(model, until, arguments.freeze_as_saved, epochs[1], rates[1]))
+        phases.append(_second_phase(model, arguments, epochs[1], rates[1]))
     return model, tuple(phases)
 
 
-def _second_phase(model: Model, until: str | None, as_saved: bool, epochs: int, rate: float) -> Phase:
+def _second_phase(model: Model, arguments: argparse.Namespace, epochs: int, rate: float) -> Phase:
     """Plans the phase that also trains layers of the network."""
-    frozen = frozen_layers(model, as_saved=True) if as_saved else frozenset()
+    until, frozen = arguments.freeze_until, frozenset[str]()
     title = "the layers not frozen in the model file"
+    if arguments.freeze_as_saved:
+        frozen |= frozen_layers(model, as_saved=True)
     if until is not None:
         place = int(until) if until.isdigit() else until
         frozen |= frozen_until(model, place)
         title = f"the layers {f'from {place} on' if isinstance(place, int) else f'after {place}'}"
-    return Phase("top", title, frozen, epochs, rate)
+    if arguments.freeze_batchnorm:
+        frozen |= frozenset(path for path, layer in layer_paths(model.layers) if layer.class_name in STATISTICS)
+    return Phase("top", title, frozen, epochs, rate, "sgd")

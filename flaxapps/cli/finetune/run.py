@@ -1,9 +1,7 @@
 """Runs `flaxapps finetune`: a new head on a frozen network, then its last layers as well, and a saved model."""
 
 import argparse
-import csv
 import json
-import math
 import signal
 import sys
 from collections.abc import Mapping
@@ -12,35 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from rich.console import Console
 
 from flaxapps.cli.costs import write_step_costs
-from flaxapps.cli.finetune.folder import (
-    BEST_FILE,
-    HISTORY_FILE,
-    LAST_FILE,
-    is_finished,
-    remove_checkpoints,
-    remove_run,
-    write_arguments,
-)
+from flaxapps.cli.finetune.find_rate import run_range_test
+from flaxapps.cli.finetune.folder import BEST_FILE, HISTORY_FILE, is_finished, remove_run, write_arguments
+from flaxapps.cli.finetune.optimizer import build_optimizer, schedule_rate
 from flaxapps.cli.finetune.plan import Phase, Plan, make_plan
-from flaxapps.cli.models import Recipe, write_recipe
+from flaxapps.cli.finetune.results import Histories, best_epoch, write_results
 from flaxapps.inference.preprocessing import preprocessing_function
 from flaxapps.model import load_variables
-from flaxapps.runtime.console import describe_devices, listed, new_table, open_console
+from flaxapps.runtime.console import describe_devices, listed, open_console
 from flaxapps.runtime.distributed import is_anywhere, is_first
-from flaxapps.runtime.files import as_path, in_bucket, replacing
+from flaxapps.runtime.files import as_path, replacing
 from flaxapps.saving.save import save_model
 from flaxapps.train.callbacks import TensorBoard
+from flaxapps.train.data.balance import BALANCED, count_classes
 from flaxapps.train.devices.costs import estimate_step
 from flaxapps.train.devices.placement import fetch, place_on_devices
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.errors import CheckpointError, Interrupted, TrainingError
-from flaxapps.train.evaluation import evaluate
-from flaxapps.train.figures import write_confusion, write_curves
 from flaxapps.train.freezing.split import split_at_frozen
 from flaxapps.train.loop import FitResult, fit
 from flaxapps.train.options import CheckpointFolder, Computation, Devices
@@ -48,9 +38,7 @@ from flaxapps.train.step.objectives import make_objective
 from flaxapps.train.step.step import Preparation
 from weight_port.trees import load_orbax
 
-MOMENTUM = 0.9
-
-Histories = dict[str, dict[str, list[Any]]]
+IMBALANCED = 4  # times as many photos as the smallest class has, from which on the largest is worth a warning
 
 
 def finetune(arguments: argparse.Namespace) -> int:
@@ -69,10 +57,14 @@ def finetune(arguments: argparse.Namespace) -> int:
         OSError: A file cannot be read or written.
     """
     plan = make_plan(arguments)
+    folder = as_path(arguments.output)
     if arguments.describe:
         _describe(plan, arguments)
         return 0
-    folder = as_path(arguments.output)
+    if arguments.find_rate:
+        _tell_data(open_console(sys.stderr), plan, arguments)
+        run_range_test(plan, arguments, folder, caches=_caches_features(plan, plan.phases[0], arguments.cache_features))
+        return 0
     is_anywhere(False)  # a barrier: every process looks at the folder before it changes
     if is_first() and arguments.overwrite:
         remove_run(folder)
@@ -82,7 +74,7 @@ def finetune(arguments: argparse.Namespace) -> int:
     is_anywhere(False)
     try:
         variables, histories = _train(plan, arguments, folder)
-        _write_results(plan, variables, histories, folder, arguments)
+        write_results(plan, variables, histories, folder, arguments)
     except (Interrupted, KeyboardInterrupt) as error:
         received = error.signal if isinstance(error, Interrupted) else signal.SIGINT
         saved = any(any((folder / phase.name).glob("[0-9]*")) for phase in plan.phases)  # not after a second Ctrl-C
@@ -113,7 +105,7 @@ def _train(plan: Plan, arguments: argparse.Namespace, folder: Path) -> tuple[Map
         variables: Mapping[str, Any] = load_variables(_model_of(done[-1], folder), plan.model)
     else:
         variables = plan.load()
-    _tell_data(console, plan)
+    _tell_data(console, plan, arguments)
     folder.mkdir(parents=True, exist_ok=True)
     if is_first():
         write_arguments(folder, arguments)  # only now: a run that could not start can be started again
@@ -134,25 +126,20 @@ def _train(plan: Plan, arguments: argparse.Namespace, folder: Path) -> tuple[Map
     return variables, histories
 
 
-def best_epoch(histories: Histories, plan: Plan) -> tuple[str | None, int]:
-    """Returns the phase and the index of the epoch of the smallest validation loss; (None, 0) without validation."""
-    losses = [
-        (loss, phase.name, epoch)
-        for phase in plan.phases
-        for epoch, loss in enumerate(histories.get(phase.name, {}).get("val_loss", ()))
-        if math.isfinite(loss)
-    ]
-    _, name, epoch = min(losses, default=(math.inf, None, 0), key=lambda entry: entry[0])
-    return name, epoch
-
-
-def _tell_data(console: Console, plan: Plan) -> None:
-    """Says what was found: photos and classes, and on which devices they train."""
+def _tell_data(console: Console, plan: Plan, arguments: argparse.Namespace) -> None:
+    """Says what was found: photos and classes, how unequal they are, and on which devices they train."""
     console.print(describe_devices())
-    counts = np.bincount(plan.data.labels, minlength=len(plan.data.class_names))
-    classes = listed([f"{name} {count}" for name, count in zip(plan.data.class_names, counts, strict=True)])
+    names = plan.data.class_names
+    counts = count_classes(plan.data.labels, len(names))
+    classes = listed([f"{name} {count}" for name, count in zip(names, counts, strict=True)])
     held_out = f"{len(plan.validation)} to validate on" if plan.validation else "none to validate on"
     console.print(f"{len(plan.data)} photos of {len(counts)} classes to train on, {held_out}: {classes}")
+    small, large = int(counts.argmin()), int(counts.argmax())
+    if counts[large] >= IMBALANCED * counts[small] and arguments.class_weights != BALANCED:
+        console.print(
+            f"The classes are unequal: {names[large]} has {counts[large]} photos, {names[small]} {counts[small]}. The "
+            "accuracy can be high without the small ones: see confusion.png, or try --class-weights balanced"
+        )
 
 
 def _train_phase(
@@ -164,7 +151,7 @@ def _train_phase(
         plan.model,
         variables,
         plan.data,
-        optimizer=_optimizer(phase),
+        optimizer=_optimizer(plan, phase, arguments),
         batch_size=arguments.batch_size,
         frozen=phase.frozen,
         epochs=phase.epochs,
@@ -174,6 +161,8 @@ def _train_phase(
         seed=arguments.seed,
         augmentation=plan.augmentation,
         preprocess=plan.preprocessing,
+        label_smoothing=arguments.label_smoothing,
+        class_weights=arguments.class_weights,
         callbacks=events,
         devices=Devices(mesh=arguments.mesh, shard_optimizer=arguments.shard_optimizer),
         computation=Computation(optimize_frozen=arguments.optimize_frozen if phase.frozen and not caches else None),
@@ -181,9 +170,9 @@ def _train_phase(
     )
 
 
-def _optimizer(phase: Phase) -> optax.GradientTransformation:
-    rate = phase.learning_rate
-    return optax.rmsprop(rate) if phase.name == "head" else optax.sgd(rate, momentum=MOMENTUM)
+def _optimizer(plan: Plan, phase: Phase, arguments: argparse.Namespace) -> optax.GradientTransformation:
+    rate = schedule_rate(arguments, phase.learning_rate, plan.steps(phase, arguments.batch_size))
+    return build_optimizer(arguments, plan.model, phase.optimizer, rate)
 
 
 def _describe(plan: Plan, arguments: argparse.Namespace) -> None:
@@ -199,7 +188,7 @@ def _describe(plan: Plan, arguments: argparse.Namespace) -> None:
             images,
             labels,
             objective=make_objective(plan.model, "categorical_crossentropy"),
-            optimizer=_optimizer(phase),
+            optimizer=_optimizer(plan, phase, arguments),
             frozen=phase.frozen,
             metrics=("accuracy",),
             prepare=Preparation(plan.augmentation, preprocess),
@@ -226,71 +215,3 @@ def _read_histories(folder: Path) -> Histories:
     file = folder / HISTORY_FILE
     histories: Histories = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return histories
-
-
-def _write_results(
-    plan: Plan, variables: Mapping[str, Any], histories: Histories, folder: Path, arguments: argparse.Namespace
-) -> None:
-    """Evaluates the best model, and writes it, the last one, pictures and the history."""
-    is_anywhere(False)  # a barrier: the best model is on the disk
-    phase, epoch = best_epoch(histories, plan)
-    last = phase in (None, plan.phases[-1].name) and epoch == len(histories[plan.phases[-1].name]["loss"]) - 1
-    best = variables if phase is None or last else load_variables(folder / BEST_FILE, plan.model)
-    values = evaluate(
-        plan.model,
-        best,
-        plan.validation or plan.data,
-        batch_size=arguments.batch_size,
-        metrics=("accuracy", "top_5_accuracy", "confusion_matrix"),
-        preprocess=plan.preprocessing,
-    )
-    if not is_first():
-        return
-    names = plan.data.class_names
-    title = "Validation" if plan.validation else "Training photos"
-    titles = {phase.title: histories[phase.name] for phase in plan.phases}
-    write_curves(titles, folder / "curves.png")
-    write_confusion(values["confusion_matrix"], names, folder / "confusion.png", title)
-    _write_history(plan, histories, folder / "history.csv")
-    save_model(plan.model, variables, folder / LAST_FILE)
-    file = LAST_FILE if phase is None else BEST_FILE
-    if not arguments.keep_checkpoints:
-        remove_checkpoints(folder)
-    write_recipe(folder, Recipe(file, names, plan.preprocess or "none", plan.data.options.resizing))
-    _print_summary(plan, histories, values, title, folder)
-
-
-def _write_history(plan: Plan, histories: Histories, path: Path) -> None:
-    """Writes a row per epoch, phase by phase."""
-    columns = [name for name, values in histories[plan.phases[0].name].items() if not isinstance(values[0], list)]
-    with replacing(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["phase", "epoch", *columns])
-        for phase in plan.phases:
-            rows = zip(*(histories[phase.name][name] for name in columns), strict=True)
-            writer.writerows([phase.name, epoch, *row] for epoch, row in enumerate(rows, start=1))
-
-
-def _print_summary(plan: Plan, histories: Histories, values: Mapping[str, Any], title: str, folder: Path) -> None:
-    console = open_console()
-    table = new_table()
-    for heading in ("phase", "epochs", "loss", "accuracy", "validation loss", "validation accuracy"):
-        table.add_column(heading, justify="left" if heading == "phase" else "right")
-    for phase in plan.phases:
-        history = histories[phase.name]
-        cells = [_last(history, "loss", ".4f"), _last(history, "accuracy", ".1%")]
-        cells += [_last(history, "val_loss", ".4f"), _last(history, "val_accuracy", ".1%")]
-        table.add_row(phase.title, str(len(history["loss"])), *cells)
-    console.print(table)
-    name, epoch = best_epoch(histories, plan)
-    best = next((phase for phase in plan.phases if phase.name == name), None)
-    file = f"{BEST_FILE}, epoch {epoch + 1} of {best.title}" if best else LAST_FILE
-    console.print(f"{title}: top-1 {values['accuracy']:.1%}, top-5 {values['top_5_accuracy']:.1%} of {file}")
-    place = folder if in_bucket(folder) else folder.resolve()
-    models = f"{BEST_FILE} (the smallest validation loss), {LAST_FILE}" if best else LAST_FILE
-    console.print(f"{place}: {models}, curves.png, confusion.png, history.csv")
-    console.print(f"Next: flaxapps predict PHOTOS --model {folder}")
-
-
-def _last(history: Mapping[str, list[Any]], name: str, form: str) -> str:
-    return format(history[name][-1], form) if history.get(name) else "-"

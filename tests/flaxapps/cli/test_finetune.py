@@ -373,12 +373,15 @@ def test_a_network_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
     import argparse
 
     from flaxapps.cli.finetune.command import add_arguments
-    from flaxapps.cli.finetune.plan import make_plan
+    from flaxapps.cli.finetune.plan import count_photos, make_plan
+    from flaxapps.cli.finetune.settings import complete
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     options = ["--weights", "none", "--image-size", "139", "150", "--freeze-until", "249"]
-    plan = make_plan(parser.parse_args([str(photos), "--model", "inception_v3", "--output", str(tmp_path), *options]))
+    arguments = parser.parse_args([str(photos), "--model", "inception_v3", "--output", str(tmp_path), *options])
+    complete(arguments, count_photos)
+    plan = make_plan(arguments)
     assert plan.preprocess == "tf"
     assert plan.model.input_shape == (None, 139, 150, 3)
     assert plan.data.options.image_size == (139, 150)

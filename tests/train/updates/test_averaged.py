@@ -66,9 +66,8 @@ def test_a_decay_out_of_range_is_refused():
             train.averaged(SGD, decay)
 
 
-@pytest.mark.parametrize("frozen", [(), ("conv1", "norm1")], ids=["", "frozen"])
-def test_fit_trains_as_without_and_evaluates_and_returns_the_average(frozen):
-    model, evaluated = small_model(), []
+def test_fit_trains_as_without_and_evaluates_and_returns_the_average():
+    model, evaluated, frozen = small_model(), [], ("conv1", "norm1")
 
     def keep(event):
         if isinstance(event, train.EpochEnd):
@@ -103,6 +102,18 @@ def test_a_checkpoint_holds_the_average_and_a_run_resumes_from_what_trained(tmp_
     result, _ = fit(DATA, model, epochs=3, checkpoint_dir=folder, **options)
     assert_same(result.variables, whole.variables)
     assert_same(result.state.params, whole.state.params)
+
+
+@pytest.mark.parametrize("options", [{"devices": train.Devices(shard_optimizer=True)}, {"parallel": "pmap"}], ids=str)
+def test_eight_devices_are_as_one(options, tmp_path):
+    """Also where the average is sharded with the optimizer: what is evaluated, saved and returned is whole."""
+    model = small_model()
+    common = {"optimizer": EMA, "validation_data": VALIDATION, "epochs": 1}
+    alone, _ = fit(DATA, model, devices=jax.devices()[:1], **common)
+    spread, _ = fit(DATA, model, checkpoint_dir=tmp_path, **common, **options)
+    assert_close(jax.device_get(spread.variables), jax.device_get(alone.variables), 1e-4)
+    np.testing.assert_allclose(spread.history["val_loss"], alone.history["val_loss"], rtol=1e-4)
+    assert_same(load_orbax(spread.checkpoint / "variables"), jax.device_get(spread.variables))
 
 
 def test_an_average_of_some_parameters_is_that_of_these():
