@@ -76,7 +76,7 @@ def take_step(
     Args:
         state: The state. `train_step` donates it: continue with the one that is returned.
         images: (batch, ...), as the model, or `prepare`, takes them; several in a dict by name or a list.
-        labels: (batch, ...), as the loss takes them.
+        labels: (batch, ...), as the loss takes them; or `Targets`, with sample weights or for several outputs.
         mask: (batch,), bool; False for padding, which has no effect on anything. None counts all.
         frozen_params: Frozen parameters to compute with in place of the state's. They are not donated, so that those of
             a state without any can be shared by all steps. The next state has the frozen parameters of `state`.
@@ -86,7 +86,7 @@ def take_step(
         accumulate: Number of parts in which the batch is computed, one after the other, to save memory. The mean is
             over the whole batch; BatchNormalization sees each part by itself.
         remat: Whether to recompute activations in the backward pass instead of storing them.
-        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        metrics: As `flaxapps.train.step.objectives.sums_of` takes them.
         prepare: A hashable function of (key, images) that returns what the model takes, such as an augmentation.
         mix: A hashable function of (key, images, labels, mask) that returns prepared images and labels, such as
             `flaxapps.train.step.mixing.Mixing`.
@@ -241,10 +241,10 @@ def evaluate_batch(
     Args:
         variables: Variables of the model, such as `state.variables`.
         images: (batch, ...), as the model, or `preprocess`, takes them.
-        labels: (batch, ...), as the loss takes them.
+        labels: (batch, ...), as the loss takes them; or `Targets`, with sample weights or for several outputs.
         mask: (batch,), bool; False for padding. None counts every example.
         objective: From `make_objective`.
-        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        metrics: As `flaxapps.train.step.objectives.sums_of` takes them.
         preprocess: A hashable function of the images that returns what the model takes.
 
     Returns:
