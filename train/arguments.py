@@ -1,6 +1,6 @@
 """The arguments of `fit`, checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ from flaxapps.train.devices.placement import MODES
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.forms import brought_to_form
 from flaxapps.train.options import CheckpointFolder, Computation, Devices, FeatureCache
-from flaxapps.train.step.losses import LossFunction
-from flaxapps.train.step.metrics import METRICS
+from flaxapps.train.step.metrics import METRICS, is_known
+from flaxapps.train.step.objectives import Loss, OutputMetric
 from flaxapps.train.step.state import TrainState
+from flaxapps.train.step.targets import output_names
 from weight_port.writers import leaves
 
 
@@ -35,7 +36,8 @@ class FitArguments:
     validation: Dataset | None
     optimizer: optax.GradientTransformation
     batch_size: int
-    loss: str | LossFunction
+    loss: Loss
+    loss_weights: Mapping[str, float] | None
     frozen: frozenset[str]
     epochs: int
     initial_epoch: int
@@ -46,7 +48,7 @@ class FitArguments:
     computation: Computation
     seed: int
     verbose: bool
-    metrics: tuple[str, ...]
+    metrics: tuple[OutputMetric, ...]
     class_weights: Mapping[int, float] | str | None
     label_smoothing: float
     augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None
@@ -74,9 +76,7 @@ class FitArguments:
             wrong += [f"{name} should be at least 1, got {count}" for name, count in counts.items() if count < 1]
             if not 0 <= self.initial_epoch <= self.epochs:
                 wrong.append(f"initial_epoch should be from 0 to epochs={self.epochs}, got {self.initial_epoch}")
-        unknown = [name for name in formed.get("metrics", ()) if name not in METRICS]
-        if unknown:
-            wrong.append(f"metrics should be among {', '.join(METRICS)}; got {', '.join(map(str, unknown))}")
+        wrong += wrong_metrics(self.model, formed.get("metrics", ()))
         wrong += self._wrong_layers(formed) + wrong_variables(self.model, self.variables)
         if self.parallel not in MODES:
             wrong.append(f"parallel should be one of {', '.join(MODES)}; got {self.parallel!r}")
@@ -99,13 +99,30 @@ class FitArguments:
 
     def _check_classes(self) -> None:
         """Checks that data, validation data and model have the same classes, as far as the data names them."""
-        names, outputs = self.data.class_names, self.model.output_shape[-1]
-        if names is not None and len(names) != outputs and (outputs, len(names)) != (1, 2):
+        names, shape = self.data.class_names, self.model.output_shape
+        outputs = shape[-1]
+        if isinstance(shape, tuple) and names is not None and len(names) != outputs and (outputs, len(names)) != (1, 2):
             shown = ", ".join(names[:10])
             raise ValueError(f"The data has {len(names)} classes ({shown}), the model {outputs} outputs")
         others = None if self.validation is None else self.validation.class_names
         if names and others and others != names:
             raise ValueError(f"Data and validation data have different classes: {names} and {others}")
+
+
+def wrong_metrics(model: Model, metrics: Iterable[OutputMetric]) -> list[str]:
+    """Returns what is wrong with metrics in their form: a sentence for each kind, or none."""
+    pairs = [each if isinstance(each, tuple) else (None, each) for each in metrics]
+    unknown = [each for _, each in pairs if not callable(each) and not is_known(each)]
+    outputs = output_names(model) if any(name is not None for name, _ in pairs) else ()
+    elsewhere = sorted({str(name) for name, _ in pairs if name is not None and name not in outputs})
+    wrong = []
+    if unknown:
+        wrong.append(f"metrics should be functions, or among {', '.join(METRICS)}; got {', '.join(map(str, unknown))}")
+    if elsewhere:
+        wrong.append(
+            f"metrics names the outputs {listed(elsewhere)}, but those of the model are {listed(list(outputs))}"
+        )
+    return wrong
 
 
 def check_model(model: Any) -> None:

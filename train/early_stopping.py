@@ -1,9 +1,12 @@
 """Early stopping. Decisions depend on the history alone, so that a resumed run decides alike."""
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+LARGER_IS_BETTER = re.compile(r"accuracy|(^|_)(auc|precision|recall|f1|r2)(_?score)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class EarlyStopping:
         monitor: Name in the history.
         patience: Epochs without improvement after which to stop.
         min_delta: Smallest change that counts as an improvement.
-        mode: "min", "max", or "auto": "max" if the name contains "accuracy".
+        mode: "min", "max", or "auto": "max" for accuracies, AUC, precision, recall, F1 and R squared.
         restore_best: Whether `fit` returns the variables of the best epoch instead of the last.
     """
 
@@ -55,7 +58,7 @@ class EarlyStopping:
         >>> EarlyStopping(min_delta=0.1).best_epoch({"val_loss": [3.0, 2.0, 1.95, 2.5]})
         1
         """
-        maximise = self.mode == "max" or (self.mode == "auto" and "accuracy" in self.monitor)
+        maximise = self.mode == "max" or (self.mode == "auto" and LARGER_IS_BETTER.search(self.monitor) is not None)
         best, best_epoch = math.inf, None
         for epoch, value in enumerate(history.get(self.monitor, ())):
             cost = -value if maximise else value

@@ -1,14 +1,14 @@
 """Evaluation: loss and metrics over a whole dataset. The last batch is padded and masked, not dropped."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.model import Model
-from flaxapps.train.arguments import check_model, wrong_variables
+from flaxapps.train.arguments import check_model, wrong_metrics, wrong_variables
 from flaxapps.train.data.conversion import as_dataset
 from flaxapps.train.data.datasets import Dataset
 from flaxapps.train.data.labels import check_labels
@@ -16,7 +16,8 @@ from flaxapps.train.data.pipeline import reading
 from flaxapps.train.devices.placement import STEPS_KEPT, Placement, place_on_devices
 from flaxapps.train.forms import brought_to_form
 from flaxapps.train.history import Sums, add_fetched, fetch_sums, values_of
-from flaxapps.train.step.losses import LossFunction, Objective, make_objective
+from flaxapps.train.step.metrics import Metric
+from flaxapps.train.step.objectives import AnyObjective, Loss, OutputMetric, make_objective
 from flaxapps.train.step.step import evaluate_batch
 
 
@@ -26,19 +27,23 @@ def evaluate(
     data: Any,
     *,
     batch_size: int = 32,
-    loss: str | LossFunction = "categorical_crossentropy",
-    metrics: Sequence[str] = ("accuracy",),
+    loss: Loss = "categorical_crossentropy",
+    loss_weights: Mapping[str, float] | None = None,
+    metrics: Metric | Sequence[Metric] | Mapping[str, Any] = ("accuracy",),
+    frozen: Collection[str] = frozenset(),
     preprocess: bool | str | Function = False,
 ) -> dict[str, Any]:
     """Computes the mean loss and the metrics over all examples, in inference mode, on all devices.
 
     Args:
-        model: A model with one output.
+        model: The model.
         variables: Its variables.
         data: As `fit` takes it.
         batch_size: Examples in a batch, over all devices.
-        loss: As `make_objective` takes it.
-        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        loss: As for `fit`.
+        loss_weights: As for `fit`.
+        metrics: As for `fit`.
+        frozen: Names of frozen layers, whose regularizers are not part of the loss, as in `fit` and Keras.
         preprocess: Preprocessing on the device, as in `flaxapps.predict`.
 
     Returns:
@@ -48,9 +53,17 @@ def evaluate(
         ValueError: The arguments or the data do not fit the model, or there are no examples.
     """
     check_model(model)
-    given = {"batch_size": batch_size, "loss": loss, "metrics": metrics, "preprocess": preprocess}
-    formed, wrong = brought_to_form(given)
-    wrong += wrong_variables(model, variables)
+    formed, wrong = brought_to_form(
+        {
+            "batch_size": batch_size,
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "frozen": frozen,
+            "preprocess": preprocess,
+        }
+    )
+    wrong += wrong_metrics(model, formed.get("metrics", ())) + wrong_variables(model, variables)
     if wrong:
         raise ValueError("\n  ".join(["evaluate cannot run with these arguments:", *wrong]))
     batch_size = formed["batch_size"]
@@ -60,7 +73,7 @@ def evaluate(
         as_dataset(data),
         placement,
         batch_size=batch_size,
-        objective=make_objective(model, formed["loss"]),
+        objective=make_objective(model, formed["loss"], loss_weights=formed["loss_weights"], frozen=formed["frozen"]),
         metrics=formed["metrics"],
         preprocess=preprocessing_function(model, formed["preprocess"]),
     )
@@ -75,8 +88,8 @@ def evaluate_placed(
     placement: Placement,
     *,
     batch_size: int,
-    objective: Objective,
-    metrics: tuple[str, ...],
+    objective: AnyObjective,
+    metrics: tuple[OutputMetric, ...],
     preprocess: Function | None,
 ) -> Sums:
     """Sums loss and metrics over a dataset, for variables on the devices; empty if there are no examples."""
@@ -98,7 +111,7 @@ def evaluate_placed(
 
 @functools.lru_cache(maxsize=STEPS_KEPT)
 def _compile_evaluation(
-    objective: Objective, metrics: tuple[str, ...], preprocess: Function | None
+    objective: AnyObjective, metrics: tuple[OutputMetric, ...], preprocess: Function | None
 ) -> Callable[..., dict[str, Any]]:
     """Compiles `evaluate_batch`; evicting an entry frees its programs, as for the steps of a `Placement`."""
     compiled: Any = jax.jit(

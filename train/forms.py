@@ -1,5 +1,6 @@
 """Forms of arguments: what users type for `fit` and `evaluate` is brought to one form, or refused in a sentence."""
 
+import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -61,6 +62,8 @@ def _fraction(given: Any) -> float:
 
 
 def _loss(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {str(name): _loss(each) for name, each in given.items()}
     wanted = 'the name of a loss, such as "categorical_crossentropy", or a function of (labels, outputs)'
     if not isinstance(given, str) and not _is_function(given, 2):
         raise TypeError(wanted)
@@ -78,13 +81,29 @@ def _layer_names(given: Any) -> frozenset[str]:
     return frozenset(names)
 
 
+def _loss_weights(given: Any) -> dict[str, float] | None:
+    if given is None:
+        return None
+    wanted = 'a dict of the names of outputs and factors, at least 0, such as {"a": 1.0, "b": 0.2}'
+    if not isinstance(given, Mapping):
+        raise TypeError(wanted)
+    try:
+        weights = {str(name): float(weight) for name, weight in given.items()}
+    except (TypeError, ValueError):
+        raise TypeError(wanted) from None
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights.values()):
+        raise ValueError(wanted)
+    return weights
+
+
 def _metrics(given: Any) -> tuple[Any, ...]:
     if given is None:
         return ()
-    if isinstance(given, str) or callable(given):
-        return (given,)
+    if isinstance(given, Mapping):  # by the names of outputs
+        return tuple((str(name), metric) for name, each in given.items() for metric in _metrics(each))
+    given = [given] if isinstance(given, str) or callable(given) else given
     if not isinstance(given, Iterable):
-        raise TypeError('names, such as ("accuracy",)')
+        raise TypeError('names or functions, such as ("accuracy",), or a dict of these by the names of outputs')
     return tuple(given)
 
 
@@ -149,6 +168,7 @@ FORMS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "loss": _loss,
         "frozen": _layer_names,
         "metrics": _metrics,
+        "loss_weights": _loss_weights,
         "class_weights": _class_weights,
         "label_smoothing": _fraction,
         "augmentation": _augmentation,

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from flaxapps.runtime.files import replacing
-from flaxapps.train.step.metrics import Mean, add_sums, summarise
+from flaxapps.train.step.metrics import add_sums, summarise
+from flaxapps.train.step.sums import from_json, on_host, to_json
 
 History = dict[str, list[Any]]
 Sums = dict[str, Any]
@@ -20,10 +21,7 @@ def fetch_sums(sums: Mapping[str, Any]) -> Sums:
 
     Waits for the step that computes them.
     """
-    return {
-        name: Mean(float(each.total), int(each.count)) if isinstance(each, Mean) else np.asarray(each, np.int64)
-        for name, each in jax.device_get(dict(sums)).items()
-    }
+    return {name: on_host(each) for name, each in jax.device_get(dict(sums)).items()}
 
 
 def add_fetched(total: Sums, more: Sums) -> Sums:
@@ -42,18 +40,12 @@ def values_of(sums: Sums, prefix: str = "") -> dict[str, Any]:
 
 def sums_to_json(sums: Sums) -> dict[str, Any]:
     """Converts sums to JSON values, without loss of precision."""
-    return {
-        name: {"total": each.total, "count": each.count} if isinstance(each, Mean) else each.tolist()
-        for name, each in sums.items()
-    }
+    return {name: to_json(each) for name, each in sums.items()}
 
 
 def sums_from_json(stored: Mapping[str, Any]) -> Sums:
     """Inverse of `sums_to_json`."""
-    return {
-        name: Mean(each["total"], each["count"]) if isinstance(each, dict) else np.asarray(each, np.int64)
-        for name, each in stored.items()
-    }
+    return {name: from_json(each) for name, each in stored.items()}
 
 
 def extend(history: History, values: Mapping[str, Any]) -> History:

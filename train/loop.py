@@ -24,7 +24,8 @@ from flaxapps.train.moved import accept_moved_keywords
 from flaxapps.train.options import CheckpointFolder, Computation, Devices, FeatureCache
 from flaxapps.train.run import Run
 from flaxapps.train.setup import set_up
-from flaxapps.train.step.losses import LossFunction
+from flaxapps.train.step.metrics import Metric
+from flaxapps.train.step.objectives import Loss
 from flaxapps.train.step.state import TrainState
 
 
@@ -66,7 +67,8 @@ def fit(
     *,
     optimizer: str | optax.GradientTransformation,
     batch_size: int = 32,
-    loss: str | LossFunction = "categorical_crossentropy",
+    loss: Loss = "categorical_crossentropy",
+    loss_weights: Mapping[str, float] | None = None,
     frozen: Collection[str] = frozenset(),
     epochs: int = 1,
     initial_epoch: int = 0,
@@ -77,7 +79,7 @@ def fit(
     checkpoint_dir: str | os.PathLike[str] | CheckpointFolder | None = None,
     seed: int = 0,
     verbose: bool = True,
-    metrics: Sequence[str] = ("accuracy",),
+    metrics: Metric | Sequence[Metric] | Mapping[str, Any] = ("accuracy",),
     class_weights: Mapping[int, float] | str | None = None,
     label_smoothing: float = 0.0,
     augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
@@ -95,14 +97,17 @@ def fit(
     depend on the number of devices.
 
     Args:
-        model: A model with one output.
+        model: The model.
         variables: Initial variables. They are not modified: trainable parameters are copied, frozen ones are shared
             with the result. Or `result.state`, to go on with its optimizer and random numbers.
-        data: (images, labels) arrays, `train.image_folder(...)`, an iterable of batches, or else as `as_dataset`.
+        data: (images, labels) or (images, labels, sample_weights) arrays, `train.image_folder(...)`, an iterable of
+            batches, or else as `as_dataset`.
         optimizer: From Optax, with the learning rate or a schedule of it; or a name of Keras's, with Keras's default
             rate: "adam", "adamw", "rmsprop", "sgd" and others of `flaxapps.train.optimizers.OPTIMIZERS`.
         batch_size: Examples in a batch, over all devices.
-        loss: As `make_objective` takes it; "categorical_crossentropy" takes one-hot labels and class indices.
+        loss: As `make_objective` takes it; "categorical_crossentropy" takes one-hot labels and class indices. A dict by
+            the names of outputs for several.
+        loss_weights: Factors of the losses of several outputs in their sum, by the names of outputs.
         frozen: Names of frozen layers, from `frozen_layers`.
         epochs: Passes over the data, including those before a resume and before `initial_epoch`.
         initial_epoch: The first epoch, which has its own order of the data, dropout and augmentation.
@@ -117,7 +122,8 @@ def fit(
             saves nothing. `CheckpointFolder("run", resume=True)` resumes, and can save within epochs.
         seed: Seed of the order of the data, dropout and augmentation.
         verbose: Whether to show progress, on stderr.
-        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        metrics: Names of `flaxapps.train.step.metrics.METRICS`, or functions of (labels, outputs) that return a value
+            per example; for several outputs also a dict of these by the names of outputs.
         class_weights: Weights of the loss by class index, in training alone; "balanced" for scikit-learn's, by the
             number of examples.
         label_smoothing: Fraction of every label that is spread over the classes, in training alone.
@@ -144,7 +150,8 @@ def fit(
     validation = None if validation_data is None else as_dataset(validation_data)
     return _fit(FitArguments(
         model=model, variables=variables, data=as_dataset(data, steps_per_epoch), validation=validation,
-        batch_size=batch_size, loss=loss, epochs=epochs, initial_epoch=initial_epoch, optimizer=optimizer,
+        optimizer=optimizer, batch_size=batch_size, loss=loss, loss_weights=loss_weights, epochs=epochs,
+        initial_epoch=initial_epoch,
         frozen=frozen, metrics=metrics, callbacks=callbacks,  # type: ignore[arg-type]  # brought to their forms there
         parallel=parallel, devices=Devices.of(devices), cache=FeatureCache.of(cache_features),
         checkpoints=CheckpointFolder.of(checkpoint_dir), computation=Computation.of(computation), seed=seed,

@@ -24,7 +24,7 @@ from flaxapps.train.finite import all_finite, describe_batch
 from flaxapps.train.history import add_fetched, extend, fetch_sums, values_of
 from flaxapps.train.interruption import InterruptedRun, Interruption
 from flaxapps.train.step.hyperparameters import learning_rate, with_hyperparameters
-from flaxapps.train.step.losses import Objective
+from flaxapps.train.step.objectives import AnyObjective, OutputMetric
 from flaxapps.train.step.state import TrainState, averages_params
 
 CAUSES = "Usual causes are a learning rate that is too high, or images in another range than the network takes."
@@ -51,7 +51,7 @@ class Run:
         data: Training data.
         validation: Validation data, or None.
         objective: From `make_objective`, for evaluation.
-        metrics: Names of metrics.
+        metrics: Names of metrics, or functions.
         preprocess: Preprocessing for evaluation, or None.
         batch_size: Examples in a batch.
         accumulate: Parts of a batch on each device.
@@ -74,8 +74,8 @@ class Run:
     placement: Placement
     data: Dataset
     validation: Dataset | None
-    objective: Objective
-    metrics: tuple[str, ...]
+    objective: AnyObjective
+    metrics: tuple[OutputMetric, ...]
     preprocess: Function | None
     batch_size: int
     accumulate: int

@@ -21,6 +21,7 @@ from flaxapps.train.data.balance import resolve_class_weights
 from flaxapps.train.data.conversion import first_images
 from flaxapps.train.data.datasets import ArrayDataset, Dataset
 from flaxapps.train.data.labels import check_labels
+from flaxapps.train.data.structured import StructuredDataset
 from flaxapps.train.devices.placement import place_on_devices
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.freezing.features import compute_features
@@ -32,9 +33,8 @@ from flaxapps.train.run import Run
 from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.hyperparameters import learning_rate
 from flaxapps.train.step.loss_scale import dynamic_loss_scale
-from flaxapps.train.step.losses import Objective, make_objective
-from flaxapps.train.step.metrics import known_metrics
 from flaxapps.train.step.mixing import mixing_for, of_distributions
+from flaxapps.train.step.objectives import AnyObjective, described_metrics, make_objective, value_names
 from flaxapps.train.step.state import TrainState, continue_state, create_state
 from flaxapps.train.step.step import Preparation
 
@@ -52,8 +52,8 @@ class Trainee(NamedTuple):
         preprocess: Preprocessing in the step, or None.
     """
 
-    objective: Objective
-    evaluated: Objective
+    objective: AnyObjective
+    evaluated: AnyObjective
     frozen: frozenset[str]
     frozen_params: Mapping[str, Any] | None
     data: Dataset
@@ -105,7 +105,7 @@ def set_up(given: FitArguments, stack: ExitStack) -> Run:
             batch_size=given.batch_size,
             seed=given.seed,
             initial_epoch=given.initial_epoch,
-            metrics=given.metrics,
+            metrics=described_metrics(given.metrics),
             settings=_settings(given, state),
         )
         checkpoints = stack.enter_context(Checkpoints(given.checkpoints.path, description, trainee.data))
@@ -164,13 +164,21 @@ def _start(given: FitArguments) -> TrainState:
 def _trainee(given: FitArguments) -> Trainee:
     weights: Any = given.class_weights  # resolved
     objective_of = functools.partial(
-        make_objective, loss=given.loss, label_smoothing=given.label_smoothing, class_weights=weights
+        make_objective,
+        loss=given.loss,
+        label_smoothing=given.label_smoothing,
+        class_weights=weights,
+        loss_weights=given.loss_weights,
+        frozen=given.frozen,
+    )
+    evaluated_of = functools.partial(
+        make_objective, loss=given.loss, loss_weights=given.loss_weights, frozen=given.frozen
     )
     # As in Keras, class weights are for training alone; smoothing is left out too, so that val_loss is what `evaluate`
     # gives, and early stopping does not depend on either.
-    evaluated = make_objective(given.model, given.loss)
+    evaluated = evaluated_of(given.model)
     for data in (given.data, given.validation):
-        if isinstance(data, ArrayDataset):  # others are checked batch by batch
+        if isinstance(data, ArrayDataset | StructuredDataset):  # others are checked batch by batch
             check_labels(data.labels, evaluated)
     preprocess = preprocessing_function(given.model, given.preprocess)
     if given.cache is not None:
@@ -186,8 +194,8 @@ def _trainee(given: FitArguments) -> Trainee:
             verbose=given.verbose and is_first(),
         )
         data, validation = compute(given.data), None if given.validation is None else compute(given.validation)
-        evaluated = make_objective(halves.head, given.loss)
-        return Trainee(objective_of(halves.head), evaluated, frozenset(), None, data, validation, None)
+        head = halves.head
+        return Trainee(objective_of(head), evaluated_of(head), frozenset(), None, data, validation, None)
     whole = Trainee(objective_of(given.model), evaluated, given.frozen, None, given.data, given.validation, preprocess)
     mode = given.computation.optimize_frozen
     if mode is None:
@@ -197,7 +205,7 @@ def _trainee(given: FitArguments) -> Trainee:
 
 
 def _settings(given: FitArguments, state: TrainState) -> dict[str, Any]:
-    names = ("loss", "class_weights", "label_smoothing", "augmentation", "preprocess", "early_stopping")
+    names = ("loss", "loss_weights", "class_weights", "label_smoothing", "augmentation", "preprocess", "early_stopping")
     return describe_settings(state, given.optimizer, **{name: getattr(given, name) for name in names})
 
 
@@ -210,9 +218,9 @@ def _augmentation(given: FitArguments) -> Any:
     return augmentation
 
 
-def _numbers_in_history(given: FitArguments, objective: Objective, optimizer_state: Any) -> set[str]:
+def _numbers_in_history(given: FitArguments, objective: AnyObjective, optimizer_state: Any) -> set[str]:
     """Returns the names of the values of an epoch, without confusion matrices."""
-    names = {"loss", *known_metrics(objective, given.metrics)} - {"confusion_matrix"}
+    names = {name for name in value_names(objective, given.metrics) if not name.endswith("confusion_matrix")}
     held_out = {f"val_{name}" for name in names} if given.validation is not None else set()
     return names | held_out | set(learning_rate(optimizer_state))
 

@@ -14,6 +14,7 @@ from flaxapps.graph.casting import cast_floats, cast_whole
 from flaxapps.graph.graph import Graph, Step
 from flaxapps.graph.initializers import initialize
 from flaxapps.graph.nested import Functional, ImageByImage, TimeDistributedModel
+from flaxapps.graph.penalties import ACTIVITY, COLLECTION, penalties_of, per_example
 from flaxapps.graph.symbolic import Layer, Weight
 
 
@@ -152,15 +153,24 @@ class LayerCall(nn.Module):
         weights = {leaf: self._fetch(leaf, weight) for leaf, weight in owned.items()}
         inputs = cast_whole(self.layer, bool(owned), inputs)
         keeps_statistics = any(weight.collection == "batch_stats" for weight in owned.values())
-        without_keys = self.forced and self.layer.identity_in_inference and not self.has_rng("dropout")
+        without_keys = self.forced and self.layer.random_in_training and not self.has_rng("dropout")
         if not self.train or (self.frozen and keeps_statistics) or without_keys:
-            return self.layer.call(weights, *inputs)
+            return self._regularized(self.layer.call(weights, *inputs))
         output, updates = self.layer.call_training(
             weights, *inputs, make_key=lambda: self.make_rng("dropout"), batch=self.batch
         )
         if not self.is_initializing() and not self.forced:
             for leaf, value in updates.items():
                 self.put_variable("batch_stats", leaf, value)
+        return self._regularized(output)
+
+    def _regularized(self, output: jax.Array) -> jax.Array:
+        """Returns the output, after sowing the penalty on it where `apply` has the collection mutable."""
+        asked = self.is_mutable_collection(COLLECTION) and not self.is_initializing()
+        penalty = penalties_of(self.layer).get(ACTIVITY) if asked else None
+        if penalty is not None:
+            for array in jax.tree.leaves(output):
+                self.sow(COLLECTION, ACTIVITY, per_example(penalty, array))
         return output
 
     def _fetch(self, leaf: str, weight: Weight) -> jax.Array:

@@ -63,6 +63,7 @@ class Layer:
     several_inputs: ClassVar[bool] = False  # whether a call takes more than one input
     call_fields: ClassVar[tuple[str, ...]] = ()  # fields that Keras stores in the call of a layer, not in its config
     identity_in_inference: ClassVar[bool] = False  # whether the layer has an effect in training only, such as Dropout
+    random_in_training: ClassVar[bool] = False  # whether the layer draws keys in training, and has an effect only there
     listed: ClassVar[bool] = True  # False for operations such as `x + y`, which Keras does not put in `model.layers`
 
     @property

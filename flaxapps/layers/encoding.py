@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from flaxapps.graph.shapes import check_images
 from flaxapps.graph.symbolic import Layer, Shape, Weights
-from flaxapps.layers.augmentation import Augmentation
 
 OUTPUT_MODES = ("int", "one_hot", "multi_hot", "count")
 
@@ -106,10 +105,10 @@ class Discretization(_Encoding):
 
 @dataclass(frozen=True)
 class ActivityRegularization(Layer):
-    """The identity; Keras adds a penalty on its input to the loss.
+    """The identity; a penalty on its input is added to the loss in training.
 
     Attributes:
-        l1: Factor of the absolute values in Keras's loss; `train.fit` omits the penalty.
+        l1: Factor of the absolute values.
         l2: Factor of the squares.
     """
 
@@ -154,11 +153,3 @@ class AutoContrast(Layer):
         factor = 255.0 / (largest - smallest)
         stretched = jnp.clip(scaled * factor - smallest * factor, 0.0, 255.0) / 255.0 * (high - low) + low
         return jnp.where(jnp.isnan(stretched), x, stretched).astype(x.dtype)
-
-
-@dataclass(frozen=True)
-class Equalization(Augmentation):
-    """Equalizes histograms in training; the identity outside training, as in Keras."""
-
-    value_range: Sequence[float] = (0, 255)
-    bins: int = 256

@@ -31,6 +31,7 @@ class Noise(Layer):
     """Base class: the identity outside training, and if `strength` is zero."""
 
     identity_in_inference = True
+    random_in_training = True
 
     @property
     def strength(self) -> float:

@@ -5,6 +5,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flaxapps.runtime.files import as_path, replacing
 
@@ -43,6 +47,21 @@ def difference(saved: Mapping[str, str], current: Mapping[str, str]) -> list[str
     if not lines and list(saved) != list(current):
         lines.append("the same entries are there in another order")
     return lines
+
+
+def array_summary(array: NDArray[Any], limit: int | None = None) -> str:
+    """Describes an array by dtype, shape and the SHA-256 of its rows.
+
+    Args:
+        array: (rows, ...).
+        limit: Upper bound of the bytes that are hashed, of evenly spaced rows; None hashes all.
+    """
+    step = 1 if limit is None else min(len(array), max(1, -(-array.nbytes // limit)))
+    digest = hashlib.sha256()
+    for example in array[::step]:
+        digest.update(np.ascontiguousarray(example).data)
+    part = "" if step == 1 else f" of image 0, {step}, {2 * step}, ..."
+    return f"{array.dtype} {array.shape}, SHA-256{part} {digest.hexdigest()}"
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from flaxapps.graph.graph import Graph
 from flaxapps.graph.shapes import pair
 from flaxapps.graph.symbolic import Layer, Node
 from flaxapps.layers.activations import keras2_hard_sigmoid
+from flaxapps.layers.augmentation.geometry import SEPARATE_FLIPS
 from flaxapps.layers.resampling import METHODS
 from flaxapps.layers.spatial import spread
 from flaxapps.model import Model, Network
@@ -41,6 +42,9 @@ def for_keras3(model: Model, variables: Mapping[str, Any]) -> Network:
             inputs = [cast(inputs[0])]
         if getattr(layer, "interpolation", None) in METHODS:
             return _resampled(layer, inputs[0], first)
+        if isinstance(layer, layers.RandomFlip) and layer.mode == SEPARATE_FLIPS:
+            across = layers.RandomFlip("horizontal", name=layer.name, dtype=layer.dtype)(inputs)
+            return layers.RandomFlip("vertical", dtype=layer.dtype)(across)
         if _is_causal(layer):
             return _padded_before(layer, inputs[0])
         return dataclasses.replace(layer, as_floats=False)(inputs) if casts else None
@@ -56,7 +60,7 @@ def _casts(layer: Layer) -> bool:
 
 def _is_older(layer: Layer) -> bool:
     activation, interpolation = getattr(layer, "activation", None), getattr(layer, "interpolation", None)
-    if _casts(layer):
+    if _casts(layer) or getattr(layer, "mode", None) == SEPARATE_FLIPS:
         return True
     return activation is keras2_hard_sigmoid or interpolation in METHODS or _is_causal(layer)
 

@@ -68,7 +68,7 @@ WRONG = {
     "seed": (-1, "seed should be a whole number, at least 0, got -1"),
     "loss": (None, '"categorical_crossentropy", or a function of (labels, outputs), got None'),
     "frozen": (True, 'train.frozen_layers(model, until="conv1"), got True'),
-    "metrics": (3, 'metrics should be names, such as ("accuracy",), got 3'),
+    "metrics": (3, 'metrics should be names or functions, such as ("accuracy",), or a dict of these'),
     "class_weights": ({"cat": 2}, "class_weights should be a dict of class indices"),
     "label_smoothing": (2, "label_smoothing should be from 0 to 1, got 2"),
     "augmentation": (lambda images: images, "augmentation should be a hashable function of (key, images)"),

@@ -235,8 +235,8 @@ def test_nan_stops_with_the_step():
 
 def test_everything_wrong_is_listed():
     with pytest.raises(ValueError, match="arguments") as error:
-        fit(DATA, batch_size=0, epochs=-1, metrics=("precision",), parallel="tpu")
-    for part in ("batch_size", "epochs", "precision", "tpu"):
+        fit(DATA, batch_size=0, epochs=-1, metrics=("preciseness",), parallel="tpu")
+    for part in ("batch_size", "epochs", "preciseness", "tpu"):
         assert part in str(error.value)
     named = train.ArrayDataset(*DATA, class_names=[*"abcde"])
     with pytest.raises(ValueError, match="5 classes"):

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flaxapps.train.step.targets import as_targets
+
 BALANCED = "balanced"
 
 
@@ -62,4 +64,4 @@ def resolve_class_weights(
             'class_weights="balanced" counts the labels before the training, which arrays, image_folder and '
             "image_table allow but not a stream of batches: give train.balanced_class_weights(labels, classes)"
         )
-    return balanced_class_weights(labels, max(outputs, 2))
+    return balanced_class_weights(as_targets(labels).labels, max(outputs, 2))

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from flaxapps.train.data.datasets import ArrayDataset, BatchStream, Dataset
 from flaxapps.train.data.examples import ExampleDataset
 from flaxapps.train.data.sources import FunctionSource, SteppedSource, is_example, pair_in, takes
+from flaxapps.train.data.structured import StructuredDataset, holds_arrays, is_structured
 
 
 def as_dataset(data: Any, steps_per_epoch: int | None = None) -> Dataset:
     """Converts the `data` argument of `fit` to a `Dataset`.
 
     Args:
-        data: A Dataset, which is returned unchanged; a tuple (images, labels) of arrays; an iterable of batches, each
-            such a tuple, or a function that returns one, such as a generator function; or examples with a length, as
-            datasets of torch and Hugging Face. Dicts such as {"image": ..., "label": ...} may stand for tuples.
+        data: A Dataset, which is returned unchanged; a tuple (images, labels) or (images, labels, sample_weights) of
+            arrays; an iterable of batches, each such a tuple, or a function that returns one, such as a generator
+            function; or examples with a length, as datasets of torch and Hugging Face. Dicts such as {"image": ...,
+            "label": ...} may stand for tuples. Where a model has several inputs or outputs, images or labels are dicts
+            by their names, or tuples in their order.
         steps_per_epoch: Batches in an epoch, for iterables that are endless or whose epochs should be shorter.
 
     Returns:
@@ -43,8 +46,8 @@ def _as_dataset(data: Any, steps: int | None) -> Dataset:
         return data  # type: ignore[no-any-return]  # any object with a method `batches`
     if isinstance(data, dict):
         data = pair_in(data)
-    if isinstance(data, tuple) and len(data) == 2 and not any(isinstance(part, tuple | dict) for part in data):
-        return ArrayDataset(*data)
+    if holds_arrays(data):
+        return StructuredDataset(*data) if len(data) == 3 or is_structured(*data) else ArrayDataset(*data)
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")  # as tf.keras.utils.Sequence
     if indexed and not isinstance(data, str | bytes) and len(data) and is_example(data[0]):
         return ExampleDataset(data)

@@ -1,6 +1,5 @@
 """Datasets of labelled images: the protocol, in-memory arrays, and streams of batches."""
 
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -9,12 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flaxapps.runtime.manifests import fingerprint_of
+from flaxapps.runtime.manifests import array_summary, fingerprint_of
 from flaxapps.train.data.labels import as_labels, index_names
 from flaxapps.train.data.pipeline import pipeline
 from flaxapps.train.data.sources import SteppedSource, as_array, as_images, pair_in
+from flaxapps.train.data.structured import is_structured, rows, structured_batch
 
-Batches = Iterator[tuple[NDArray[Any], NDArray[Any]]]
+Batches = Iterator[tuple[Any, Any]]
 
 HASHED_BYTES = 1 << 26  # upper bound of the image bytes that a fingerprint hashes
 
@@ -63,7 +63,8 @@ class Dataset(Protocol):
             shard: (index, count): which of `count` shards of every batch to read, for as many processes.
 
         Yields:
-            Images, uint8 or float32 (n, height, width, channels), and labels, int32 (n,) or float32 (n, classes).
+            Images, uint8 or float32 (n, height, width, channels), and labels, int32 (n,) or float32 (n, classes); with
+            sample weights or several outputs `flaxapps.train.step.targets.Targets`.
             Only the last batch may be smaller than the others, except where unreadable images are skipped.
         """
         ...
@@ -107,9 +108,11 @@ class ArrayDataset:
 
     def manifest(self) -> dict[str, str]:
         """Returns shape, dtype and SHA-256 of both arrays, and the class names."""
-        step = min(len(self.images), max(1, -(-self.images.nbytes // HASHED_BYTES)))
         names = {f"class {index}": name for index, name in enumerate(self.class_names or ())}
-        return names | {"images": _summary(self.images, step), "labels": _summary(self.labels, 1)}
+        return names | {
+            "images": array_summary(self.images, HASHED_BYTES),
+            "labels": array_summary(self.labels),
+        }
 
     def batches(
         self,
@@ -192,8 +195,8 @@ class BatchStream:
         for number, batch in enumerate(itertools.islice(iterator, _length_of(self._source))):
             if number >= start:
                 images, labels = _as_batch(batch, number)
-                part = slice(index * len(images) // count, (index + 1) * len(images) // count)
-                yield images[part], labels[part]
+                part = slice(index * len(labels) // count, (index + 1) * len(labels) // count)
+                yield rows(images, part), rows(labels, part)
         self._notify("on_epoch_end")
 
     def first_images(self) -> NDArray[Any] | None:
@@ -224,11 +227,13 @@ def _length_of(source: Any) -> int | None:
 
 def _as_batch(batch: Any, number: int) -> tuple[NDArray[Any], NDArray[Any]]:
     batch = pair_in(batch)
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
         raise ValueError(
-            f"Batch {number} should be a tuple (images, labels), got {type(batch).__name__}; arrays of all images and "
-            "labels belong into a tuple: (images, labels)"
+            f"Batch {number} should be a tuple (images, labels) or (images, labels, sample_weights), got "
+            f"{type(batch).__name__}; arrays of all images and labels belong into a tuple: (images, labels)"
         )
+    if len(batch) == 3 or is_structured(*batch):
+        return structured_batch(batch)
     images, labels = as_images(batch[0]), as_labels(np.asarray(batch[1]))
     if images.ndim == 0 or labels.shape[:1] != images.shape[:1]:
         single = ": these are single examples, so batch them first" if labels.ndim == 0 else ""
@@ -248,11 +253,3 @@ def _check_examples(images: NDArray[Any], labels: NDArray[Any], class_names: tup
             raise ValueError(f"There are {len(class_names)} class names, but a label is {labels.max()}")
     elif class_names is not None and labels.shape[-1] not in (1, len(class_names)):
         raise ValueError(f"There are {len(class_names)} class names, but labels of shape {labels.shape}")
-
-
-def _summary(array: NDArray[Any], step: int) -> str:
-    digest = hashlib.sha256()
-    for example in array[::step]:
-        digest.update(np.ascontiguousarray(example).data)
-    part = "" if step == 1 else f" of image 0, {step}, {2 * step}, ..."
-    return f"{array.dtype} {array.shape}, SHA-256{part} {digest.hexdigest()}"

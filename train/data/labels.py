@@ -1,6 +1,6 @@
 """Labels: brought to int32 or float32, and checked against what a loss takes, where they are still on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from flaxapps.runtime.console import listed
 from flaxapps.train.step.losses import Objective
+from flaxapps.train.step.objectives import AnyObjective, Objectives, of_the_output
+from flaxapps.train.step.targets import as_targets, of_output
 
 CATEGORICAL = ("categorical_crossentropy", "sparse_categorical_crossentropy")
 
@@ -56,16 +58,41 @@ def index_names(labels: NDArray[Any], class_names: Sequence[str] | None) -> tupl
     return place[indices.reshape(labels.shape)], names
 
 
-def check_labels(labels: NDArray[Any], objective: Objective) -> None:
+def check_labels(labels: Any, objective: AnyObjective) -> None:
     """Checks that the values of labels are what a cross-entropy takes. A wrong one would train on nothing, unnoticed.
 
     Args:
-        labels: The labels of a batch, or of all data.
+        labels: The labels of a batch, or of all data; an array or `Targets`.
         objective: What they are for; other losses than the cross-entropies take any labels.
 
     Raises:
         ValueError: Class indices are outside the outputs or no whole numbers, or labels from 0 to 1 are outside.
     """
+    targets = as_targets(labels)
+    if isinstance(objective, Objectives):
+        _check_weights(targets.weights, objective)
+        for part in objective.parts:
+            _check_labels(of_output(targets.labels, part.name, part.index, "labels"), part.objective)
+        return
+    _check_labels(of_the_output(objective, targets).labels, objective)
+
+
+def _check_weights(weights: Any, objective: Objectives) -> None:
+    """Checks that sample weights by name are for outputs."""
+    if isinstance(weights, Mapping):
+        names = [part.name for part in objective.parts]
+        unknown = [name for name in weights if name not in names]
+        if unknown:
+            raise ValueError(
+                f"Sample weights name {', '.join(map(repr, unknown))}, but the outputs with a loss are "
+                f"{', '.join(map(repr, names))}"
+            )
+    elif isinstance(weights, tuple):
+        raise ValueError("Sample weights should be an array, or a dict of arrays by the names of outputs; got a tuple")
+
+
+def _check_labels(labels: NDArray[Any], objective: Objective) -> None:
+    """Checks the labels of one output."""
     classes = objective.model.output_shape[-1]
     if not labels.size or classes is None:
         return

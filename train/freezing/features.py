@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +15,8 @@ from flaxapps.inference.preprocessing import Function
 from flaxapps.model import Model
 from flaxapps.train.data.datasets import Dataset
 from flaxapps.train.data.pipeline import pipeline
+from flaxapps.train.data.structured import rows as rows_of
+from flaxapps.train.step.targets import in_order
 
 MEMORY_LIMIT = 1 << 30  # bytes
 
@@ -26,14 +29,14 @@ class FeatureDataset:
         labels: The labels of the other dataset.
     """
 
-    def __init__(self, features: list[NDArray[np.float32]], labels: NDArray[Any], source: Dataset):
+    def __init__(self, features: list[NDArray[np.float32]], labels: Any, source: Dataset):
         self.features = features
         self.labels = labels
         self.class_names = source.class_names
         self._source = source
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.features[0])
 
     @property
     def fingerprint(self) -> str:
@@ -53,7 +56,7 @@ class FeatureDataset:
 
     def _load(self, indices: NDArray[np.int64]) -> tuple[Any, NDArray[Any]]:
         rows = [np.asarray(array[indices]) for array in self.features]
-        return rows[0] if len(rows) == 1 else rows, self.labels[indices]
+        return rows[0] if len(rows) == 1 else rows, rows_of(self.labels, indices)
 
 
 def compute_features(
@@ -94,12 +97,12 @@ def compute_features(
             "Features can be cached only for data that is the same in every epoch, not for an iterable of batches: "
             "give a tuple of arrays, or what train.image_folder or train.image_table returns"
         ) from error
-    labels: list[NDArray[Any]] = []
+    labels: list[Any] = []
 
     def images() -> Iterator[NDArray[Any]]:
         for batch, its_labels in data.batches(batch_size, seed=None):
             labels.append(its_labels)
-            yield batch
+            yield in_order(trunk, batch)
 
     own = trunk.init_variables(base=variables)
     features: list[NDArray[np.float32]] = []
@@ -115,7 +118,8 @@ def compute_features(
     if not done:
         raise ValueError("There are no features: no image could be read")
     # Fewer than len(data) if unreadable images were skipped.
-    return FeatureDataset([array[:done] for array in features], np.concatenate(labels), data)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *labels)
+    return FeatureDataset([array[:done] for array in features], joined, data)
 
 
 def _allocate(shape: tuple[int, ...], on_disk: bool, folder: str | os.PathLike[str] | None) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from flaxapps.model import Model
 from flaxapps.transforms.rewrite import replay
 
 Parts = list[tuple[Layer, str | None]]
+RANDOM = "is random in training"
 ANY_SIZE = 512  # stands for a free size when only dtypes are traced
 
 
@@ -60,7 +61,11 @@ def split_at_frozen(model: Model, frozen: frozenset[str]) -> Halves:
     broken: list[str] = []
     trunk, head = _halve(model.graph, frozen, True, "", broken)
     if broken:
-        raise ValueError(f"The frozen layers should be an unbroken beginning of the model, but {'; '.join(broken)}")
+        random = ". What follows a random layer differs in every epoch, so leave out cache_features and optimize_frozen"
+        raise ValueError(
+            f"The frozen layers should be an unbroken beginning of the model, but {'; '.join(broken)}"
+            + (random if any(RANDOM in each for each in broken) else "")
+        )
     if trunk is None or head is None:
         raise ValueError(f"{'No' if trunk is None else 'Every'} layer with parameters is frozen: nowhere to cut")
     # Features are cached as float32; the head's inputs have the dtype in which the trunk computed them.
@@ -159,10 +164,28 @@ def _parts(
     own = f"{path}{layer.name}"
     if isinstance(layer, Functional):
         first, second = _halve(layer.graph, frozen_inside(layer, frozen), training, f"{own}/", broken)
-        pairs = ((first, None), (second, f"{own!r}, in which layers train or are random"))
+        change = _change_inside(layer.graph, frozen_inside(layer, frozen), training, f"{own}/")
+        pairs = ((first, None), (second, change or f"{own!r}, in which layers train or are random"))
         return [(dataclasses.replace(layer, graph=half), change) for half, change in pairs if half]
     change = _change(layer, place.weights if place else {}, layer.name in frozen, training)
     return [(layer, f"{own!r}, which {change}" if change else None)]
+
+
+def _change_inside(graph: Graph, frozen: frozenset[str], training: bool, path: str) -> str | None:
+    """Names the first layer of a graph whose outputs change, and says why; None if there is none."""
+    places = {layer.name: layer for layer in graph.layers}
+    for step in graph.steps:
+        mode = training if step.training is None else step.training
+        if isinstance(step.layer, Functional):
+            inner = frozen_inside(step.layer, frozen)
+            found = _change_inside(step.layer.graph, inner, mode, f"{path}{step.layer.name}/")
+        else:
+            place = places.get(step.layer.name or "")
+            change = _change(step.layer, place.weights if place else {}, step.layer.name in frozen, mode)
+            found = f"{path + (step.layer.name or '')!r}, which {change}" if change else None
+        if found:
+            return found
+    return None
 
 
 def _change(layer: Layer, weights: Mapping[str, Weight], frozen: bool, training: bool) -> str | None:
@@ -173,7 +196,7 @@ def _change(layer: Layer, weights: Mapping[str, Weight], frozen: bool, training:
     # A layer that overrides `call_training` is assumed to be random: only there can it draw a key.
     acts = type(layer).call_training is not Layer.call_training
     silent = isinstance(layer, Noise) and not layer.strength
-    return "is random in training" if training and acts and not (frozen and statistics) and not silent else None
+    return RANDOM if training and acts and not (frozen and statistics) and not silent else None
 
 
 def _holds_frozen(place: LayerInGraph, frozen: frozenset[str]) -> bool:

@@ -1,7 +1,4 @@
-"""Losses per example, with Keras's formulas, and the objective that a training step minimises.
-
-Formulas are those of Keras 3 on the JAX backend (keras/src/losses/losses.py, keras/src/backend/jax/nn.py).
-"""
+"""The loss of one output of a model. `flaxapps.train.step.objectives` has what a training step minimises."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,101 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flaxapps.graph.penalties import ACTIVITY, penalties_of
 from flaxapps.model import Model
 from flaxapps.ops import primitives as ops
+from flaxapps.train.step.crossentropies import (
+    binary_crossentropy,
+    categorical_crossentropy,
+    sparse_categorical_crossentropy,
+)  # fmt: skip # kept on few lines on purpose
 from flaxapps.train.step.distances import DISTANCES, keras_loss
-from flaxapps.transforms.logits import holds_probabilities, last_activation, without_last_activation
+from flaxapps.train.step.penalties import Penalties
+from flaxapps.transforms.logits import holds_probabilities, last_activation, last_layer, without_last_activation
 
-EPSILON = 1e-7  # keras.config.epsilon(): probabilities are clipped to [EPSILON, 1 - EPSILON]
 LossFunction = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-def categorical_crossentropy(
-    labels: jax.Array, outputs: jax.Array, *, from_logits: bool = False, label_smoothing: float = 0.0
-) -> jax.Array:
-    """Cross-entropy with one-hot labels, or with any distribution over the classes.
-
-    Args:
-        labels: (..., classes), of any numeric dtype; or class indices (...), integers, as datasets give them.
-        outputs: (..., classes), probabilities (normalised to sum to 1, as Keras does) or logits; a floating dtype.
-        from_logits: Whether `outputs` are logits.
-        label_smoothing: Fraction of every label, from 0 to 1, that is spread evenly over the classes.
-
-    Returns:
-        (...), float32 at least.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    if labels.shape == outputs.shape[:-1] and jnp.issubdtype(labels.dtype, jnp.integer):
-        labels = jax.nn.one_hot(labels.astype(jnp.int32), outputs.shape[-1], dtype=jnp.float32)
-    _check_same_shape(labels, outputs)
-    outputs = ops.at_least_float32(outputs)
-    labels = labels.astype(outputs.dtype)
-    if label_smoothing:
-        labels = labels * (1.0 - label_smoothing) + label_smoothing / labels.shape[-1]
-    if from_logits:
-        logarithms = jax.nn.log_softmax(outputs, axis=-1)
-    else:
-        logarithms = jnp.log(_clip(outputs / jnp.sum(outputs, axis=-1, keepdims=True)))
-    return -jnp.sum(labels * logarithms, axis=-1)
-
-
-def sparse_categorical_crossentropy(
-    labels: jax.Array, outputs: jax.Array, *, from_logits: bool = False, label_smoothing: float = 0.0
-) -> jax.Array:
-    """Cross-entropy with class indices as labels.
-
-    Args:
-        labels: (...) or (..., 1), integers from 0 to classes - 1; without smoothing, the loss of any other index is 0.
-        outputs: (..., classes), probabilities or logits, as `categorical_crossentropy` takes them.
-        from_logits: Whether `outputs` are logits.
-        label_smoothing: As in `categorical_crossentropy`.
-
-    Returns:
-        (...), float32 at least.
-
-    Raises:
-        ValueError: The shapes do not fit.
-    """
-    if labels.ndim == outputs.ndim and labels.shape[-1] == 1:
-        labels = labels[..., 0]
-    if labels.shape != outputs.shape[:-1]:
-        raise ValueError(f"Labels should have shape {outputs.shape[:-1]} for outputs {outputs.shape}: {labels.shape}")
-    one_hot = jax.nn.one_hot(labels.astype(jnp.int32), outputs.shape[-1], dtype=jnp.float32)
-    return categorical_crossentropy(one_hot, outputs, from_logits=from_logits, label_smoothing=label_smoothing)
-
-
-def binary_crossentropy(
-    labels: jax.Array, outputs: jax.Array, *, from_logits: bool = False, label_smoothing: float = 0.0
-) -> jax.Array:
-    """Binary cross-entropy, the mean over the last axis.
-
-    Args:
-        labels: (..., values), from 0 to 1; also (...) if there is one value.
-        outputs: (..., values), probabilities or logits; a floating dtype.
-        from_logits: Whether `outputs` are logits.
-        label_smoothing: How far labels are moved to one half, from 0 to 1.
-
-    Returns:
-        (...), float32 at least.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    if labels.ndim == outputs.ndim - 1 and outputs.shape[-1] == 1:
-        labels = labels[..., None]
-    _check_same_shape(labels, outputs)
-    outputs = ops.at_least_float32(outputs)
-    labels = labels.astype(outputs.dtype)
-    if label_smoothing:
-        labels = labels * (1.0 - label_smoothing) + 0.5 * label_smoothing
-    if from_logits:
-        yes, no = jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs)
-    else:
-        outputs = _clip(outputs)
-        yes, no = jnp.log(outputs), jnp.log(1.0 - outputs)
-    return -jnp.mean(labels * yes + (1.0 - labels) * no, axis=-1)
 
 
 LOSSES: Mapping[str, Callable[..., jax.Array]] = MappingProxyType(
@@ -128,6 +43,9 @@ class Objective:
         from_logits: Whether the outputs are logits.
         label_smoothing: Passed to a named loss.
         class_weights: A weight for each class from 0 on; the weight of further classes is 1.
+        removed: Name of the last activation of the model, which `model` leaves out; None if it has it.
+        penalties: Regularizers of parameters, from `weight_penalties`.
+        activities: Regularizers of outputs of layers, from `activity_penalties`.
     """
 
     model: Model
@@ -135,6 +53,50 @@ class Objective:
     from_logits: bool = False
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
+    removed: str | None = None
+    # Models that differ in their regularizers alone are equal, so that these belong to what is compared here.
+    penalties: Penalties = ()
+    activities: Penalties = ()
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether every output is a yes or no of its own."""
+        return self.loss == "binary_crossentropy"
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the loss compares numbers, which have no classes."""
+        return self.loss in DISTANCES.values()
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether the outputs are classes that exclude each other."""
+        return isinstance(self.loss, str) and not self.is_binary
+
+    def probabilities(self, outputs: jax.Array) -> jax.Array:
+        """Returns outputs as probabilities where the loss takes logits, else as they are.
+
+        Args:
+            outputs: What `model` returned.
+
+        Returns:
+            An array of the same shape.
+        """
+        if not self.from_logits:
+            return outputs
+        outputs = ops.at_least_float32(outputs)
+        return jax.nn.sigmoid(outputs) if self.is_binary else jax.nn.softmax(outputs)
+
+    def final_outputs(self, outputs: jax.Array) -> jax.Array:
+        """Applies the last activation, which `model` may leave out.
+
+        Args:
+            outputs: What `model` returned.
+
+        Returns:
+            What the whole model returns.
+        """
+        return outputs if self.removed is None else self.probabilities(outputs)
 
     def per_example(self, labels: jax.Array, outputs: jax.Array) -> jax.Array:
         """Computes the weighted loss of every example.
@@ -166,7 +128,7 @@ class Objective:
         return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 
-def make_objective(
+def objective_of_output(
     model: Model,
     loss: str | LossFunction,
     *,
@@ -174,33 +136,18 @@ def make_objective(
     class_weights: Mapping[int, float] | None = None,
     from_logits: bool | None = None,
 ) -> Objective:
-    """Builds what a training step minimises. The loss is computed from logits wherever the model has them.
-
-    A categorical loss of a model that ends in softmax, or a binary one of a model that ends in sigmoid, is computed
-    from the input of that activation, which is more precise. Other probabilities are used as they are. A linear end
-    means logits.
+    """Builds the objective of a model with one output, as `make_objective` does, without its regularizers.
 
     Args:
         model: A model with one output.
-        loss: "categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy", or any function of
-            (labels, outputs) that returns an array (batch, ...); it gets the outputs of `model` itself.
-        label_smoothing: From 0 to 1, for the named losses.
-        class_weights: Weights of the loss by class index; the weight of other classes is 1. As in Keras, the mean
-            divides by the number of examples, not by the sum of the weights.
-        from_logits: Whether the outputs of `model` are logits; None infers it from the last activation.
-
-    Returns:
-        The objective: hashable, a static argument of `train_step` and `eval_step`.
+        loss: As for `make_objective`, for one output.
+        label_smoothing: As for `make_objective`.
+        class_weights: As for `make_objective`.
+        from_logits: As for `make_objective`.
 
     Raises:
         ValueError: The loss is unknown or does not suit a model with one output, options are out of range, or the last
             activation does not show whether the outputs are logits.
-
-    >>> from flaxapps import Input, layers
-    >>> x = Input((4,))
-    >>> model = Model(x, layers.Dense(3, activation="softmax")(x))
-    >>> make_objective(model, "categorical_crossentropy").from_logits
-    True
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing should be from 0 to 1, got {label_smoothing}")
@@ -218,8 +165,8 @@ def make_objective(
     activation = last_activation(model)
     _check_outputs(model, loss, activation)
     exact = activation == ("sigmoid" if loss == "binary_crossentropy" else "softmax")
-    if from_logits is None and exact:
-        return Objective(without_last_activation(model), loss, True, label_smoothing, weights)
+    if from_logits is None and exact and not _is_regularized(model):
+        return Objective(without_last_activation(model), loss, True, label_smoothing, weights, activation)
     if from_logits is None:
         probabilities = holds_probabilities(activation)
         if probabilities is None:
@@ -266,6 +213,12 @@ def _check_values(values: jax.Array, labels: jax.Array, outputs: jax.Array) -> N
         )
 
 
+def _is_regularized(model: Model) -> bool:
+    """Whether there is a penalty on the outputs themselves, which needs the last activation."""
+    layer = last_layer(model)
+    return layer is not None and ACTIVITY in penalties_of(layer)
+
+
 def _check_outputs(model: Model, loss: str, activation: str | None) -> None:
     """Checks that a model has outputs that can be wrong: of one class, a softmax is always 1 and its loss 0."""
     if model.output_shape[-1] != 1:
@@ -277,12 +230,3 @@ def _check_outputs(model: Model, loss: str, activation: str | None) -> None:
         )
     if activation == "softmax":
         raise ValueError("The model ends in a softmax of one output, which is always 1: use Dense(1, 'sigmoid')")
-
-
-def _check_same_shape(labels: jax.Array, outputs: jax.Array) -> None:
-    if labels.shape != outputs.shape:
-        raise ValueError(f"Labels should have the shape of the outputs, {outputs.shape}, got {labels.shape}")
-
-
-def _clip(probabilities: jax.Array) -> jax.Array:
-    return jnp.clip(probabilities, EPSILON, 1.0 - EPSILON)

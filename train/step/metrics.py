@@ -1,33 +1,20 @@
 """Metrics as sums over a batch, which add up exactly, however the examples are split into batches."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from flaxapps.train.step.distances import DISTANCES
 from flaxapps.train.step.losses import Objective, class_indices
+from flaxapps.train.step.scores import SCORES, f1_of_classes, f1_score, mean_of, targets_like
+from flaxapps.train.step.sums import Mean, Sums
 
-METRICS = ("accuracy", "top_5_accuracy", "confusion_matrix")
-
-
-class Mean(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call, unused-ignore]  # flax is not typed here
-    """A mean as a sum and a count.
-
-    Attributes:
-        total: Sum of the values, (); int32 for counts, so that sums of them are exact. Plain numbers on the host.
-        count: Number of values, (), int32.
-    """
-
-    total: Any
-    count: Any
-
-    @property
-    def value(self) -> float:
-        """The mean; NaN if there are no values."""
-        return float(self.total) / int(self.count) if int(self.count) else float("nan")
+# Keras's names of one metric, which finds out the kind of the outputs from the loss.
+ACCURACIES = ("accuracy", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
+METRICS = (*ACCURACIES, "top_5_accuracy", "confusion_matrix", *SCORES)
+Metric = str | Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def accuracy(labels: jax.Array, outputs: jax.Array, mask: jax.Array, *, threshold: float | None = None) -> Mean:
@@ -92,40 +79,66 @@ def confusion_matrix(
 
 
 def batch_metrics(
-    objective: Objective, names: Iterable[str], labels: jax.Array, outputs: jax.Array, mask: jax.Array
+    objective: Objective, names: Iterable[Metric], labels: jax.Array, outputs: jax.Array, mask: jax.Array
 ) -> dict[str, Any]:
-    """Computes the named metrics of a batch as sums; `add_sums` adds those of several batches.
+    """Computes the metrics of a batch of one output as sums; `add_sums` adds those of several batches.
 
     Args:
         objective: Determines whether the outputs are logits, and whether they are binary.
-        names: Names in `METRICS`.
+        names: Names in `METRICS`, or functions of (labels, outputs) that return (batch, ...), whose mean is taken. They
+            get probabilities where the model has them.
         labels: As the loss takes them.
         outputs: What the model of the objective returned.
         mask: (batch,), bool; False for padding.
 
     Raises:
-        ValueError: A metric is unknown.
+        ValueError: A metric is unknown, or does not fit the labels.
     """
-    binary = objective.loss == "binary_crossentropy"
-    threshold = (0.0 if objective.from_logits else 0.5) if binary else None
-    sums: dict[str, Any] = {}
-    for name in known_metrics(objective, names):
-        if name == "accuracy":
-            sums[name] = accuracy(labels, outputs, mask, threshold=threshold)
-        elif name == "top_5_accuracy":
-            sums[name] = top_k_accuracy(labels, outputs, mask)
-        elif name == "confusion_matrix":
-            sums[name] = confusion_matrix(labels, outputs, mask, threshold=threshold)
-        else:
-            raise ValueError(f"Unknown metric {name!r}. Known: {', '.join(METRICS)}")
-    return sums
+    return {
+        metric_name(metric): _batch_metric(objective, metric, labels, outputs, mask)
+        for metric in known_metrics(objective, names)
+    }
 
 
-def known_metrics(objective: Objective, names: Iterable[str]) -> list[str]:
+def _batch_metric(objective: Objective, metric: Metric, labels: jax.Array, outputs: jax.Array, mask: jax.Array) -> Any:
+    threshold = (0.0 if objective.from_logits else 0.5) if objective.is_binary else None
+    if callable(metric):
+        return mean_of(metric, labels, objective.final_outputs(outputs), mask)
+    name = _snake(metric)
+    if name in ACCURACIES:
+        return accuracy(labels, outputs, mask, threshold=threshold)
+    if name == "top_5_accuracy":
+        return top_k_accuracy(labels, outputs, mask)
+    if name == "confusion_matrix":
+        return confusion_matrix(labels, outputs, mask, threshold=threshold)
+    if name not in METRICS:
+        raise ValueError(f"Unknown metric {metric!r}. Known: {', '.join(METRICS)}")
+    score = SCORES[name]
+    if score is f1_score and objective.is_categorical:
+        score = f1_of_classes
+    return score(targets_like(labels, outputs), objective.probabilities(outputs), mask)
+
+
+def is_known(metric: Any) -> bool:
+    """Whether a value is the name of a metric, in the spelling of `METRICS` or of Keras's classes ("R2Score")."""
+    return isinstance(metric, str) and _snake(metric) in METRICS
+
+
+def metric_name(metric: Metric) -> str:
+    """Returns the name of a metric in the history: as it was given, as in Keras, or that of the function."""
+    return metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))
+
+
+def known_metrics(objective: Objective, names: Iterable[Metric]) -> list[Metric]:
     """Returns the metrics that an objective has: a regression has no classes, and so no accuracy."""
     outputs = objective.model.output_shape
-    regression = objective.loss in DISTANCES.values() and outputs[-1] == 1
-    return [name for name in names if name != "accuracy" or not regression]
+    numbers = objective.is_regression and outputs[-1] == 1
+    return [each for each in names if not (numbers and isinstance(each, str) and _snake(each) in ACCURACIES)]
+
+
+def _snake(name: str) -> str:
+    """Returns a metric's name in the spelling of functions: Keras's classes as MeanSquaredError and AUC too."""
+    return name.lower() if name.isupper() else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def add_sums(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,9 +162,9 @@ def summarise(sums: Mapping[str, Any]) -> dict[str, Any]:
         sums: Sums by name of the metric.
 
     Returns:
-        A float for a mean, a NumPy array (classes, classes) for a confusion matrix.
+        A float for each metric, a NumPy array (classes, classes) for a confusion matrix.
     """
-    return {name: each.value if isinstance(each, Mean) else jax.device_get(each) for name, each in sums.items()}
+    return {name: each.value if isinstance(each, Sums) else jax.device_get(each) for name, each in sums.items()}
 
 
 def _positive(labels: jax.Array, outputs: jax.Array) -> jax.Array:

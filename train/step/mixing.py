@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.losses import Objective
+from flaxapps.train.step.objectives import AnyObjective
 
 LOSSES_OF_MIXTURES = ("categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy")
 Mix = Callable[[jax.Array, Any, jax.Array, "jax.Array | None"], tuple[Any, jax.Array]]
@@ -72,7 +73,7 @@ class Mixing:
         return jax.nn.one_hot(labels.reshape(len(labels)).astype(jnp.int32), self.classes, dtype=jnp.float32)
 
 
-def mixing_for(augmentation: Any, objective: Objective) -> Mixing | None:
+def mixing_for(augmentation: Any, objective: AnyObjective) -> Mixing | None:
     """Returns what the mixup and cutmix of an augmentation do to the labels of an objective; None without.
 
     Args:
@@ -101,9 +102,9 @@ def mixing_for(augmentation: Any, objective: Objective) -> Mixing | None:
     return Mixing(augmentation.mixup, augmentation.cutmix, classes)
 
 
-def of_distributions(objective: Objective) -> Objective:
+def of_distributions(objective: AnyObjective) -> AnyObjective:
     """Returns an objective as it is, or with the loss that takes distributions in place of class indices."""
-    if objective.loss != "sparse_categorical_crossentropy":
+    if not isinstance(objective, Objective) or objective.loss != "sparse_categorical_crossentropy":
         return objective
     return replace(objective, loss="categorical_crossentropy")
 

@@ -9,16 +9,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flaxapps.graph.penalties import COLLECTION
 from flaxapps.inference.preprocessing import Function, is_named
 from flaxapps.train.freezing.frozen import merge_params
+from flaxapps.train.step.accumulation import accumulate_parts
 from flaxapps.train.step.augmentation import Augmentation
 from flaxapps.train.step.compiled import CompiledStep
 from flaxapps.train.step.extra_arguments import update
 from flaxapps.train.step.loss_scale import scale_of_loss
-from flaxapps.train.step.losses import Objective
-from flaxapps.train.step.metrics import Mean, batch_metrics
 from flaxapps.train.step.mixing import Mix
+from flaxapps.train.step.objectives import AnyObjective, OutputMetric, sums_of
 from flaxapps.train.step.state import TrainState
+from flaxapps.train.step.sums import Mean
+from flaxapps.train.step.targets import Targets, in_order
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,12 @@ def take_step(
     mask: jax.Array | None = None,
     frozen_params: dict[str, Any] | None = None,
     *,
-    objective: Objective,
+    objective: AnyObjective,
     optimizer: optax.GradientTransformation,
     frozen: frozenset[str] = frozenset(),
     accumulate: int = 1,
     remat: bool = False,
-    metrics: tuple[str, ...] = (),
+    metrics: tuple[OutputMetric, ...] = (),
     prepare: Prepare | None = None,
     mix: Mix | None = None,
     axis_name: str | None = None,
@@ -72,8 +75,8 @@ def take_step(
 
     Args:
         state: The state. `train_step` donates it: continue with the one that is returned.
-        images: (batch, ...), as the model, or `prepare`, takes them.
-        labels: (batch, ...), as the loss takes them.
+        images: (batch, ...), as the model, or `prepare`, takes them; several in a dict by name or a list.
+        labels: (batch, ...), as the loss takes them; or `Targets`, with sample weights or for several outputs.
         mask: (batch,), bool; False for padding, which has no effect on anything. None counts all.
         frozen_params: Frozen parameters to compute with in place of the state's. They are not donated, so that those of
             a state without any can be shared by all steps. The next state has the frozen parameters of `state`.
@@ -83,7 +86,7 @@ def take_step(
         accumulate: Number of parts in which the batch is computed, one after the other, to save memory. The mean is
             over the whole batch; BatchNormalization sees each part by itself.
         remat: Whether to recompute activations in the backward pass instead of storing them.
-        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        metrics: As `flaxapps.train.step.objectives.sums_of` takes them.
         prepare: A hashable function of (key, images) that returns what the model takes, such as an augmentation.
         mix: A hashable function of (key, images, labels, mask) that returns prepared images and labels, such as
             `flaxapps.train.step.mixing.Mixing`.
@@ -98,6 +101,7 @@ def take_step(
     Raises:
         ValueError: Shapes do not fit, or the batch cannot be split into `accumulate` equal parts.
     """
+    images = in_order(objective.model, images)
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:  # different dropout on every device
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
@@ -107,6 +111,8 @@ def take_step(
         key, key_to_prepare = jax.random.split(key)
         images = prepare(key_to_prepare, images)
     if mix is not None:
+        if isinstance(labels, Targets):
+            raise ValueError("mixup and cutmix are for plain labels, without sample weights: leave one of them out")
         key, key_to_mix = jax.random.split(key)
         images, labels = mix(key_to_mix, images, labels, mask)
 
@@ -154,7 +160,7 @@ def _mean_gradients(
         gradients, statistics, sums = differentiate(state.batch_stats, batch, key)
     else:
         start = jax.tree.map(jnp.zeros_like, state.params), state.batch_stats
-        gradients, statistics, sums = _accumulate(differentiate, start, batch, key, accumulate)
+        gradients, statistics, sums = accumulate_parts(differentiate, start, batch, key, accumulate)
     if factor is not None:
         gradients = jax.tree.map(lambda leaf: leaf / factor.astype(leaf.dtype), gradients)
     # So far gradients are those of the summed loss: only here is the number of examples in the whole batch known.
@@ -170,10 +176,10 @@ def _differentiate(
     part: Any,
     key: jax.Array,
     *,
-    objective: Objective,
+    objective: AnyObjective,
     frozen: frozenset[str],
     remat: bool,
-    metrics: tuple[str, ...],
+    metrics: tuple[OutputMetric, ...],
     axis_name: str | None,
     factor: jax.Array | None,
 ) -> tuple[Any, Any, Any]:
@@ -188,15 +194,15 @@ def _differentiate(
             frozen=frozen,
             mask=mask,
             axis_name=axis_name,
-            mutable=["batch_stats"],
+            mutable=["batch_stats", *([COLLECTION] if objective.activities else [])],
             rngs={"dropout": key},
         )
 
     def total_loss(params: Any) -> tuple[jax.Array, Any]:
         outputs, updates = (jax.checkpoint(run) if remat else run)(params, frozen_params, images)
         counted = _all(labels) if mask is None else mask
-        loss = _masked_loss(objective, labels, outputs, counted)
-        sums = {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, counted)}
+        sums = sums_of(objective, metrics, labels, outputs, counted, params, updates)
+        loss = sums["loss"]
         scaled = loss.total if factor is None else loss.total * factor.astype(loss.total.dtype)
         return scaled, (updates.get("batch_stats", statistics), sums)
 
@@ -205,22 +211,6 @@ def _differentiate(
     if mask is not None:  # a part that is all padding has no statistics: keep the old ones
         moved = jax.tree.map(lambda new, old: jnp.where(sums["loss"].count > 0, new, old), moved, statistics)
     return gradients, moved, sums
-
-
-def _accumulate(
-    differentiate: Callable[..., tuple[Any, Any, Any]], start: Any, batch: Any, key: jax.Array, parts: int
-) -> tuple[Any, Any, Any]:
-    """As `differentiate`, over a batch that is computed in parts, one after the other, from zeros and statistics."""
-
-    def add_part(carry: Any, numbered: Any) -> tuple[Any, Any]:
-        gradients, statistics = carry
-        number, part = numbered
-        more, statistics, sums = differentiate(statistics, part, jax.random.fold_in(key, number))
-        return (jax.tree.map(jnp.add, gradients, more), statistics), sums
-
-    numbered = (jnp.arange(parts, dtype=jnp.int32), jax.tree.map(lambda array: _split(array, parts), batch))
-    (gradients, statistics), sums = jax.lax.scan(add_part, start, numbered)
-    return gradients, statistics, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=leaf.dtype), sums)
 
 
 def _sum_over(axis_name: str | None, tree: Any) -> Any:
@@ -240,8 +230,8 @@ def evaluate_batch(
     labels: jax.Array,
     mask: jax.Array | None = None,
     *,
-    objective: Objective,
-    metrics: tuple[str, ...] = ("accuracy",),
+    objective: AnyObjective,
+    metrics: tuple[OutputMetric, ...] = ("accuracy",),
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
 ) -> dict[str, Any]:
     """Sums the loss and the metrics over a batch, in inference mode.
@@ -251,10 +241,10 @@ def evaluate_batch(
     Args:
         variables: Variables of the model, such as `state.variables`.
         images: (batch, ...), as the model, or `preprocess`, takes them.
-        labels: (batch, ...), as the loss takes them.
+        labels: (batch, ...), as the loss takes them; or `Targets`, with sample weights or for several outputs.
         mask: (batch,), bool; False for padding. None counts every example.
         objective: From `make_objective`.
-        metrics: Names of `flaxapps.train.step.metrics.METRICS`.
+        metrics: As `flaxapps.train.step.objectives.sums_of` takes them.
         preprocess: A hashable function of the images that returns what the model takes.
 
     Returns:
@@ -264,21 +254,20 @@ def evaluate_batch(
         ValueError: Shapes do not fit.
     """
     mask = _all(labels) if mask is None else mask
+    images = in_order(objective.model, images)
     if is_named(preprocess):
         _check_images(objective, images)
-    outputs: Any = objective.model.apply(variables, images if preprocess is None else preprocess(images))
-    loss = _masked_loss(objective, labels, outputs, mask)
-    return {"loss": loss, **batch_metrics(objective, metrics, labels, outputs, mask)}
+    images = images if preprocess is None else preprocess(images)
+    sown: Any = {}
+    if objective.activities:
+        outputs, sown = objective.model.apply(variables, images, mutable=[COLLECTION])
+    else:
+        outputs = objective.model.apply(variables, images)
+    return sums_of(objective, metrics, labels, outputs, mask, variables.get("params", {}), sown)
 
 
 eval_step = jax.jit(evaluate_batch, static_argnames=("objective", "metrics", "preprocess"))
 """`evaluate_batch`, jitted; keyword arguments are static."""
-
-
-def _masked_loss(objective: Objective, labels: jax.Array, outputs: jax.Array, mask: jax.Array) -> Mean:
-    losses = objective.per_example(labels, outputs)
-    # `where`, not a product: zero times the infinite loss of a padding example is NaN.
-    return Mean(jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), jnp.sum(mask, dtype=jnp.int32))
 
 
 def _mean(sums: Mean) -> jax.Array:
@@ -286,21 +275,14 @@ def _mean(sums: Mean) -> jax.Array:
     return mean
 
 
-def _check_images(objective: Objective, images: Any) -> None:
+def _check_images(objective: AnyObjective, images: Any) -> None:
     if hasattr(images, "shape"):  # several inputs are checked by the model
         objective.model.check_arrays([images])
 
 
-def _all(labels: jax.Array) -> jax.Array:
-    return jnp.ones(labels.shape[:1], jnp.bool_)
+def _all(labels: Any) -> jax.Array:
+    return jnp.ones(len(labels), jnp.bool_)
 
 
 def _variables(params: dict[str, Any], statistics: dict[str, Any]) -> dict[str, Any]:
     return {"params": params} | ({"batch_stats": statistics} if statistics else {})
-
-
-def _split(array: jax.Array, parts: int) -> jax.Array:
-    if parts < 1 or array.shape[0] % parts:
-        raise ValueError(f"A batch of {array.shape[0]} cannot be split into accumulate={parts} equal parts")
-    # Every parts-th example, so that each part of a sharded batch has examples on all devices.
-    return jnp.swapaxes(array.reshape(array.shape[0] // parts, parts, *array.shape[1:]), 0, 1)

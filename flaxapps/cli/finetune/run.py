@@ -34,7 +34,7 @@ from flaxapps.train.errors import CheckpointError, Interrupted, TrainingError
 from flaxapps.train.freezing.split import split_at_frozen
 from flaxapps.train.loop import FitResult, fit
 from flaxapps.train.options import CheckpointFolder, Computation, Devices
-from flaxapps.train.step.losses import make_objective
+from flaxapps.train.step.objectives import make_objective
 from flaxapps.train.step.step import Preparation
 from weight_port.trees import load_orbax
 

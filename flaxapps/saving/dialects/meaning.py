@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flaxapps.layers.activations import keras2_hard_sigmoid
+from flaxapps.layers.augmentation.geometry import FLIPS, SEPARATE_FLIPS
 from flaxapps.saving.dialects.version import Version, warn_if_unknown
 
 Config = Mapping[str, Any]
@@ -80,6 +81,23 @@ def _random_crop(config: Config, version: Version) -> tuple[str, Config]:
     return "Resizing", {**options, "interpolation": "bilinear", "crop_to_aspect_ratio": True}
 
 
+def _random_flip(config: Config, version: Version) -> tuple[str, Config]:
+    """RandomFlip in both directions: before Keras 3.6 each direction is drawn for itself, since then both at once."""
+    separate = version.known and version.numbers < (3, 6, 0)
+    mode = config.get("mode", "horizontal_and_vertical")
+    return "RandomFlip", {**config, "mode": SEPARATE_FLIPS} if separate and mode == FLIPS[2] else config
+
+
+def _random_contrast(config: Config, version: Version) -> tuple[str, Config]:
+    """A number f as the factor of RandomContrast: contrasts from 1 - f to 1 + f before Keras 3.6, from 1 since then.
+
+    Keras 3.6 and later write a pair.
+    """
+    factor = config.get("factor")
+    older = version.numbers < (3, 6, 0) and isinstance(factor, int | float)
+    return "RandomContrast", {**config, "factor": [factor] * 2} if older else config
+
+
 def _random_size(config: Config, version: Version) -> tuple[str, Config]:
     """RandomHeight and RandomWidth, which Keras 3 removed: the identity outside training."""
     warnings.warn(
@@ -90,10 +108,12 @@ def _random_size(config: Config, version: Version) -> tuple[str, Config]:
     return "Identity", {key: config[key] for key in ("name", "trainable", "dtype") if key in config}
 
 
-MEANINGS_OF_KERAS3: Mapping[str, Meaning] = MappingProxyType({"RandomCrop": _random_crop})
+MEANINGS_OF_KERAS3: Mapping[str, Meaning] = MappingProxyType(
+    {"RandomContrast": _random_contrast, "RandomCrop": _random_crop, "RandomFlip": _random_flip}
+)
 MEANINGS: Mapping[str, Meaning] = MappingProxyType(
     {
-        "RandomCrop": _random_crop,
+        **MEANINGS_OF_KERAS3,
         "RandomHeight": _random_size,
         "RandomWidth": _random_size,
         "Resizing": _resizing,

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from flaxapps import Input, Model, layers, train
-from flaxapps.train.step.losses import make_objective
 from flaxapps.train.step.mixing import Mixing, mixing_for
+from flaxapps.train.step.objectives import make_objective
 from tests.train.small import CLASSES, assert_close, assert_same, fit, small_data, small_model
 
 mix = jax.jit(lambda mixing, *batch: mixing(*batch), static_argnums=0)
