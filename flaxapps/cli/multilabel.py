@@ -114,8 +114,8 @@ class LabelTally:
         scores = [row.f1 for row in rows if row.photos + row.predicted]
         mean = sum(scores) / len(scores) if scores else float("nan")
         if form == "npz":
-            labels = np.array(names, np.str_)
-            np.savez(stream, counts=self.counts, exact=self.exact, labels=labels)  # type: ignore[arg-type]  # of bytes
+            arrays = {"counts": self.counts, "exact": self.exact, "labels": np.array(names, np.str_)}
+            np.savez(stream, **arrays)  # type: ignore[arg-type]  # a stream of bytes
         elif form == "json":
             labels = [_without_nan(row._asdict()) for row in rows]
             result = {"photos": photos, "all_labels_right": _part(exact, photos), "mean_f1": mean}
