@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402  (the variables above are read at import)
 import pytest  # noqa: E402  (follows jax)
 
+import flaxapps  # noqa: E402  (follows jax)
 from tests.keras_draws import draw_by_numpy  # noqa: E402  (follows jax)
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -30,6 +31,14 @@ def keras_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("KERAS_HOME", str(home))
     monkeypatch.delenv("FLAXAPPS_MIRROR", raising=False)
     return home
+
+
+@pytest.fixture
+def nothing_registered() -> Iterator[None]:
+    """Kinds of layers and activations that a test registers are forgotten after it."""
+    yield
+    flaxapps.layers.custom._REGISTERED.clear()
+    flaxapps.layers.activations.REGISTERED_ACTIVATIONS.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -56,6 +56,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("path", CONTINUOUS, ids=str)
+@pytest.mark.usefixtures("nothing_registered")
 def test_code_runs(path, tmp_path, monkeypatch):
     """The blocks of a page go on from each other, as one reads them."""
     monkeypatch.chdir(tmp_path)

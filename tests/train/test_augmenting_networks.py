@@ -67,6 +67,7 @@ def test_training_augments_from_the_seed_and_resumes_to_the_same_bits(imported, 
     assert_same(resumed.variables, result.variables)
 
 
+@pytest.mark.slow
 def test_eight_devices_augment_as_one(imported):
     model, variables = imported
     options = {**OPTIONS, "variables": variables, "metrics": ()}

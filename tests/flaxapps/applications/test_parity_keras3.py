@@ -16,6 +16,7 @@ TOLERANCE = 1e-5
 SIZES = dict.fromkeys(flaxapps.list_models(), (75, 96)) | {"inception_v3": (81, 96)}
 SIZES |= dict.fromkeys(("vgg16", "vgg19"), (49, 64))
 QUICK = ("resnet50", "vgg16")
+DEEP = ("nasnet_mobile", "inception_resnet_v2")  # they take as long to compile as the other families together
 # One network of each family, in the slow tests; `test_outputs_of_a_weight_file` has the others.
 QUICKLY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*CLASSIC, *HEADS)]
 
@@ -41,7 +42,10 @@ def test_every_layer(name):
     assert np.ptp(theirs[-1]) > 1e-2  # the weights of the recipe keep the signal alive
 
 
-@pytest.mark.parametrize("name", [*HEADS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in (*LARGER, *DEEP) else name for name in (*HEADS, *LARGER)],
+)
 def test_outputs_of_a_weight_file(name, tmp_path):
     """Predictions and features in one program, at the smallest size; without its classifier the network is the same."""
     import keras

@@ -170,6 +170,7 @@ def test_all_that_is_wrong_is_told(folder, tmp_path, capsys):
     assert "whole number of operations" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_with_everything(folder: Path, tmp_path: Path, capsys, monkeypatch):
     """The output folder says all that held, and best.keras is the average."""
     from flaxapps.cli.finetune import run as finetuning

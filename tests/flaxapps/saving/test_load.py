@@ -394,13 +394,6 @@ def test_lora_is_merged_as_keras_merges_it_when_it_saves(keras, tmp_path):
     )
 
 
-@pytest.fixture
-def nothing_registered():
-    yield
-    flaxapps.layers.custom._REGISTERED.clear()
-    flaxapps.layers.activations.REGISTERED_ACTIVATIONS.clear()
-
-
 def test_lambda_can_be_registered(keras, tmp_path, nothing_registered):
     x = keras.Input((3,))
     keras.Model(x, keras.layers.Lambda(lambda value: value * 2, name="double")(x)).save(tmp_path / "model.keras")

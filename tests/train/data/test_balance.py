@@ -41,5 +41,5 @@ def test_what_cannot_be_counted_is_refused():
     batches = [(IMAGES[:8], LABELS[:8])]
     with pytest.raises(ValueError, match=r"give train\.balanced_class_weights"):
         fit(batches, class_weights="balanced", batch_size=8)
-    with pytest.raises(ValueError, match="or be \"balanced\", got 'equal'"):
+    with pytest.raises(ValueError, match="or \"balanced\", got 'equal'"):
         fit((IMAGES, LABELS), class_weights="equal")

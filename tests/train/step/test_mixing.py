@@ -133,6 +133,7 @@ def run(count=20, **options):
     return fit(small_data(count), epochs=1, **options)
 
 
+@pytest.mark.slow
 def test_eight_devices_are_as_one():
     """20 examples in batches of 16: the last has 4, which are padded on 8 devices."""
     alone, losses = run(devices=jax.devices()[:1])
@@ -149,6 +150,7 @@ def test_steps_are_reproducible_and_not_all_alike():
     assert len(set(np.round(np.subtract(losses, plain), 6))) == len(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"parallel": "pmap"}, {"computation": train.Computation(accumulate=2)}])
 def test_other_ways_to_run_a_step(options):
     result, losses = run(32, **options)
