@@ -112,8 +112,8 @@ class Placement:
         def step(state: TrainState, *batch: Any) -> tuple[TrainState, dict[str, Any]]:
             if self.mapped:
                 batch = jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), batch)
-            still = state.frozen_params if frozen_params is None else frozen_params
-            following, sums = compiled(state.replace(frozen_params={}), *batch, still)
+            arrays = state.frozen_params if frozen_params is None else frozen_params
+            following, sums = compiled(state.replace(frozen_params={}), *batch, arrays)
             return following.replace(frozen_params=state.frozen_params), sums
 
         return step

@@ -129,21 +129,21 @@ def split_params(params: Mapping[str, Any], frozen: Iterable[str]) -> tuple[dict
     parts: tuple[dict[Path, Any], dict[Path, Any]] = ({}, {})
     for path, leaf in leaves(params):
         parts[is_under(path, stopped)][path] = leaf
-    trainable, still = (nest(part) for part in parts)
-    return trainable, still
+    trainable, frozen_params = (nest(part) for part in parts)
+    return trainable, frozen_params
 
 
-def merge_params(trainable: Mapping[str, Any], still: Mapping[str, Any]) -> dict[str, Any]:
+def merge_params(trainable: Mapping[str, Any], frozen_params: Mapping[str, Any]) -> dict[str, Any]:
     """Merges the two trees that `split_params` returns.
 
     Args:
         trainable: The trainable parameters.
-        still: The frozen parameters.
+        frozen_params: The frozen parameters.
 
     Returns:
         A tree with all of them.
     """
-    return nest(dict([*leaves(still), *leaves(trainable)]))
+    return nest(dict([*leaves(frozen_params), *leaves(trainable)]))
 
 
 def param_labels(

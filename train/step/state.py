@@ -109,7 +109,7 @@ def create_state(
         ValueError: `frozen` names a layer that is not in the model, or leaves no parameter to train.
     """
     check_frozen(model.graph, frozen)
-    trainable, still = split_params(variables.get("params", {}), frozen)
+    trainable, frozen_params = split_params(variables.get("params", {}), frozen)
     if not trainable:
         raise ValueError("No parameter is left to train: every layer with parameters is frozen")
     trainable = _copy(trainable)
@@ -118,7 +118,7 @@ def create_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trainable,
-        frozen_params=_copy(still) if copy_frozen else still,
+        frozen_params=_copy(frozen_params) if copy_frozen else frozen_params,
         batch_stats=_copy(dict(variables.get("batch_stats", {}))),
         optimizer_state=optimizer_state,
         key=jax.random.key(seed),
@@ -157,9 +157,9 @@ def check_state(
     Raises:
         ValueError: The state belongs to another set of frozen layers, or to another optimizer.
     """
-    trainable, still = split_params(merge_params(state.params, state.frozen_params), frozen)
+    trainable, frozen_params = split_params(merge_params(state.params, state.frozen_params), frozen)
     if _paths(trainable) != _paths(state.params):
-        given, own = (listed(sorted(parts)) or "none" for parts in (still, state.frozen_params))
+        given, own = (listed(sorted(parts)) or "none" for parts in (frozen_params, state.frozen_params))
         raise ValueError(
             f"The state trains other layers than frozen leaves: it was created with {own} frozen, not with {given}: "
             f"{advice}"

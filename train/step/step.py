@@ -116,14 +116,15 @@ def take_step(
         key, key_to_mix = jax.random.split(key)
         images, labels = mix(key_to_mix, images, labels, mask)
 
-    still = state.frozen_params if frozen_params is None else frozen_params
+    frozen_params = state.frozen_params if frozen_params is None else frozen_params
     options: dict[str, Any] = {"objective": objective, "frozen": frozen, "remat": remat, "metrics": metrics}
+    options["axis_name"] = axis_name
     batch = (images, labels, mask)
-    gradients, statistics, sums = _mean_gradients(state, still, batch, key, accumulate, axis_name=axis_name, **options)
+    gradients, statistics, sums = _mean_gradients(state, frozen_params, batch, key, accumulate, **options)
 
     def differentiate(params: Any) -> tuple[Any, jax.Array]:
         there = state.replace(params=params)
-        gradients, _, sums = _mean_gradients(there, still, batch, key, accumulate, axis_name=axis_name, **options)
+        gradients, _, sums = _mean_gradients(there, frozen_params, batch, key, accumulate, **options)
         return gradients, _mean(sums["loss"])
 
     with jax.numpy_dtype_promotion("standard"):  # Optax's schedules multiply floats by the int32 count of steps
