@@ -1,5 +1,7 @@
 """Sample weights, several inputs and outputs, regression and regularizers, beside Keras."""
 
+import warnings
+
 import jax
 import numpy as np
 import optax
@@ -50,17 +52,21 @@ def in_lists(data):
     return data and (data[0], *(list(part.values()) if isinstance(part, dict) else part for part in data[1:]))
 
 
-def keras_run(reference, tmp_path, data, validation=None, epochs=4, **compiled):
+def keras_run(reference, tmp_path, data, validation=None, epochs=4, class_weight=None, **compiled):
     """History and arrays of Keras's fit: 3 batches an epoch, the last of 8."""
     import keras
 
     with jax.numpy_dtype_promotion("standard"):
         reference.compile(keras.optimizers.SGD(0.05, momentum=0.9), **compiled)
-        images, labels, weights = in_lists(data)
-        history = reference.fit(
-            images, labels, sample_weight=weights, validation_data=in_lists(validation), batch_size=BATCH,
-            epochs=epochs, shuffle=False, verbose=0,
-        ).history  # fmt: skip # on few lines on purpose
+        images, labels, *weights = in_lists(data)
+        given = {"sample_weight": weights[0] if weights else None, "class_weight": class_weight}
+        with warnings.catch_warnings():
+            # Keras asks JAX for int64 where it maps labels to class weights; jax 0.12 warns that they become int32
+            warnings.filterwarnings("ignore", "Explicitly requested dtype int64", UserWarning)
+            history = reference.fit(
+                images, labels, validation_data=in_lists(validation), batch_size=BATCH, epochs=epochs, shuffle=False,
+                verbose=0, **given,
+            ).history  # fmt: skip # on few lines on purpose
     reference.save(tmp_path / "after.keras")
     return history, flaxapps.load_model(tmp_path / "after.keras").variables
 
@@ -89,6 +95,26 @@ def test_sample_weights_are_those_of_keras(tmp_path):
     data = (IMAGES, KINDS, WEIGHTS)
     loss = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
     check(network, keras_run(reference, tmp_path, data, data, **loss), data, data, **loss)
+
+
+def test_class_weights_are_those_of_keras(tmp_path):
+    reference = one_output(fresh_keras())
+    network = imported(reference, tmp_path)
+    data, weights = (IMAGES, KINDS), {0: 5.0, 1: 1.0, 2: 0.1}
+    loss = {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
+    wanted = keras_run(reference, tmp_path, data, data, class_weight=weights, **loss)
+    check(network, wanted, data, data, class_weights=weights, **loss)
+
+
+def test_label_smoothing_is_that_of_keras(tmp_path):
+    """In training; val_loss is without it here, so that it is what `evaluate` gives."""
+    keras = fresh_keras()
+    reference = one_output(keras)
+    network = imported(reference, tmp_path)
+    data = (IMAGES, np.eye(3, dtype="float32")[KINDS])
+    smooth = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)
+    wanted = keras_run(reference, tmp_path, data, loss=smooth, metrics=["accuracy"])
+    check(network, wanted, (IMAGES, KINDS), label_smoothing=0.2, metrics=["accuracy"])
 
 
 def test_regression_is_that_of_keras(tmp_path):

@@ -203,13 +203,15 @@ def _of_rank(labels: jax.Array, outputs: jax.Array) -> jax.Array:
     return labels[..., 0] if labels.ndim == outputs.ndim + 1 and labels.shape[-1] == 1 else labels
 
 
-def _check_values(values: jax.Array, labels: jax.Array, outputs: jax.Array) -> None:
+def _check_values(values: Any, labels: jax.Array, outputs: jax.Array) -> None:
     """Checks that a loss has a value per example, or per value of an example: not one that broadcasting made up."""
-    fits = values.ndim > 0 and values.shape == outputs.shape[: values.ndim]
-    if not fits or (values.ndim == outputs.ndim and labels.shape != outputs.shape):
+    shape: tuple[int, ...] = getattr(values, "shape", ())
+    fits = bool(shape) and shape == outputs.shape[: len(shape)]
+    if not fits or (shape == outputs.shape and labels.shape != outputs.shape):
+        got = f"shape {shape}" if hasattr(values, "shape") else f"{values!r:.80}"
         raise ValueError(
-            f"A loss should return a value per example, {outputs.shape[:1]}, or per value, {outputs.shape}, got shape "
-            f"{values.shape} for labels {labels.shape} and outputs {outputs.shape}"
+            f"A loss should return a value per example, {outputs.shape[:1]}, or per value, {outputs.shape}, got "
+            f"{got} for labels {labels.shape} and outputs {outputs.shape}"
         )
 
 

@@ -117,8 +117,10 @@ def test_a_custom_loss_gets_targets_of_the_rank_of_the_outputs_as_in_keras():
     [
         (lambda targets, outputs: squared(targets[:, 0], outputs), r"got shape \(8, 8\)"),
         (lambda targets, outputs: squared(targets, outputs).mean(), r"got shape \(\)"),
+        (lambda targets, outputs: 0.5, r"got 0\.5 for labels"),
+        (lambda targets, outputs: None, r"got None for labels"),
     ],
-    ids=["pairs", "a mean"],
+    ids=["pairs", "a mean", "a number", "nothing"],
 )
 def test_a_loss_that_is_not_per_example_is_refused(loss, says):
     with pytest.raises(ValueError, match=says):
