@@ -139,7 +139,7 @@ def keras_network(name: str, **arguments: Any) -> Any:
     return network
 
 
-def keras_layer_outputs(network: Any, images: np.ndarray) -> list[np.ndarray]:
+def keras_layer_outputs(network: Any, images: np.ndarray) -> Any:
     """The output of every layer of a Keras network."""
     import keras
 
@@ -147,8 +147,7 @@ def keras_layer_outputs(network: Any, images: np.ndarray) -> list[np.ndarray]:
     trained = [variable.value for variable in everything.trainable_variables]
     others = [variable.value for variable in everything.non_trainable_variables]
     with jax.numpy_dtype_promotion("standard"):
-        outputs = jax.jit(lambda *a: everything.stateless_call(*a, training=False)[0])(trained, others, images)
-    return jax.device_get(outputs)
+        return compiled(lambda *a: everything.stateless_call(*a, training=False)[0], trained, others, images)
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -31,7 +31,7 @@ def test_every_layer(name):
     model = build(name, include_top=False, input_shape=(height, width, 3))
     every_output = flaxapps.Model(model.input, [layer.output for layer in model.layers])
     images = images_for(name, 1, (2, height, width, 3))
-    ours = jax.jit(every_output.apply)(recipe_variables(model), images)
+    ours = compiled(every_output.apply, recipe_variables(model), images)
     theirs = keras_layer_outputs(keras_network(name, include_top=False, input_shape=(height, width, 3)), images)
     assert len(ours) == len(theirs) == len(model.layers)
     differences = {

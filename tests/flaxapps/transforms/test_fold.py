@@ -8,7 +8,7 @@ import flaxapps
 from flaxapps import Input, Model, fold_batch_norm, layers
 from flaxapps.registry import build_model
 from tests.golden.recipe import image
-from tests.networks import NETWORKS
+from tests.networks import NETWORKS, compiled
 from tests.recipe import recipe_variables, relative_difference
 
 
@@ -23,7 +23,7 @@ def check(model, left, images, variables=None):
     folded, arrays = fold_batch_norm(model, variables)
     assert count(folded) == left
     assert jax.tree.structure(folded.init_variables()) == jax.tree.structure(arrays)
-    ours, theirs = (jax.jit(each.apply)(tree, images) for each, tree in ((folded, arrays), (model, variables)))
+    ours, theirs = (compiled(each.apply, tree, images) for each, tree in ((folded, arrays), (model, variables)))
     for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert relative_difference(mine, np.asarray(other)) <= 1e-5
 

@@ -11,7 +11,7 @@ from flaxapps.photos.reading import photo_format, read_photos
 from flaxapps.registry import build_model
 from flaxapps.transforms.image_by_image import split_image_by_image
 from flaxapps.transforms.optimize import multiply_in_bfloat16, use_winograd
-from tests.networks import NETWORKS
+from tests.networks import NETWORKS, compiled
 from tests.places import DEMO
 from tests.recipe import CLASSIC, images_for, recipe_variables, relative_difference
 from weight_port import WeightError
@@ -191,13 +191,13 @@ def test_networks(name, monkeypatch):
     model = Model(model.input, [model.layers[-3].output, model.output])
     variables = recipe_variables(model)
     x = images_for(name, 1, (2, size, size, 3))
-    plain = jax.jit(model.apply)(variables, x)
+    plain = compiled(model.apply, variables, x)
     for mode, tolerance in TOLERANCE.items():
         faster, arrays = optimize(model, variables, mode)
         # The others begin with a layer that is not computed image by image, or with small tensors.
         assert name not in CLASSIC or "ImageByImage" in kinds(faster)
-        for mine, other in zip(jax.jit(faster.apply)(arrays, x), plain, strict=True):
-            assert relative_difference(mine, np.asarray(other)) <= tolerance, mode
+        for mine, other in zip(compiled(faster.apply, arrays, x), plain, strict=True):
+            assert relative_difference(mine, other) <= tolerance, mode
 
 
 @pytest.mark.real
