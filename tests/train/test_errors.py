@@ -138,10 +138,12 @@ def run():
 
 
 @pytest.mark.parametrize(
-    "session", ["ipython", *(pytest.param(name, marks=pytest.mark.slow) for name in ("script", "prompt"))]
+    "session", ["prompt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("script", "ipython"))]
 )
 def test_ctrl_c_ends_a_script_and_not_a_session(session):
     """IPython and Jupyter take a SystemExit as the wish to leave."""
+    if session == "ipython":
+        pytest.importorskip("IPython", reason="needs the extra `notebooks`")
     code = {
         "script": SESSION + "run()\n",
         "prompt": "import sys; print(sys.last_value.result.steps, 'steps'); sys.exit(0)\n",
