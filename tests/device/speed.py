@@ -42,9 +42,7 @@ def of_flaxapps(batch: int, size: int, dtype: str) -> tuple[float, float]:
     import optax
 
     from flaxapps.registry import build_model
-    from flaxapps.train.step.losses import make_objective
-    from flaxapps.train.step.state import create_state
-    from flaxapps.train.step.step import train_step
+    from flaxapps.train import create_state, make_objective, train_step
 
     images, labels = jax.device_put(images_and_labels(batch, size))
     labels = labels.astype("int32")
