@@ -25,7 +25,7 @@ def test_a_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     network = "mobilenet_v2"
     assert figures == {
         ("ten steps", "small"), ("outputs", network), ("exported", network), ("int8", network), ("speed", "flaxapps")
-    }  # fmt: skip
+    }  # fmt: skip # kept on few lines on purpose
     assert all(row["value"] > 0 for row in report["rows"] if row["check"] == "speed")
     assert report["platform"] == "cpu"
     assert "images per second" in capsys.readouterr().out

@@ -99,7 +99,10 @@ class LabelTally:
     def by_label(self, names: Sequence[str]) -> list[LabelCounts]:
         """Returns the counts of all labels, in the order of the outputs."""
         rows = zip(names, self.counts.T.tolist(), strict=True)
-        return [LabelCounts(name, *counts, *_quality(*counts)) for name, counts in rows]  # type: ignore[call-arg]
+        return [
+            LabelCounts(name, photos, predicted, right, *_quality(photos, predicted, right))
+            for name, (photos, predicted, right) in rows
+        ]
 
     def write(self, stream: IO[str], form: str, names: Sequence[str]) -> None:
         """Writes the counts.

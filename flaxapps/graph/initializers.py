@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,8 @@ def initial_array(initializer: Initializer, shape: tuple[int, ...], drawn: jax.A
     """
     scaling = random_initializer(initializer)
     if scaling is None or drawn is None:
-        return jnp.full(shape, CONSTANT.get(str(initializer), initializer), jnp.float32)  # type: ignore[arg-type]
+        constant: Any = CONSTANT.get(str(initializer), initializer)
+        return jnp.full(shape, constant, jnp.float32)
     values = drawn[: math.prod(shape)].reshape(shape)
     variance = jnp.array(scaling.scale / _fan(shape, scaling.mode), jnp.float32)
     if scaling.distribution == "uniform":

@@ -84,8 +84,8 @@ def main() -> None:
                 lost[patience].append((epochs, losses[index] / losses[best], accuracies[index] - accuracies[best]))
         for patience, rows in lost.items():
             epochs, factors, points = zip(*rows, strict=True)
-            print(f"{name}, patience {patience}: {min(epochs)} to {max(epochs)} epochs, "
-                  f"loss x {max(factors):.2f}, accuracy {100 * min(points):+.1f}")  # fmt: skip
+            worst = f"loss x {max(factors):.2f}, accuracy {100 * min(points):+.1f}"
+            print(f"{name}, patience {patience}: {min(epochs)} to {max(epochs)} epochs, {worst}")
 
 
 if __name__ == "__main__":

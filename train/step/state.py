@@ -140,7 +140,7 @@ def continue_state(
         ValueError: The state belongs to another set of frozen layers, or to another optimizer.
     """
     check_state(state, optimizer, frozen, "give result.variables to start anew")
-    return _copy(state.replace(frozen_params={})).replace(frozen_params=state.frozen_params)  # type: ignore[no-any-return]
+    return _copy(state.replace(frozen_params={})).replace(frozen_params=state.frozen_params)  # type: ignore[no-any-return]  # of flax
 
 
 def check_state(
