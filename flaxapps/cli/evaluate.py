@@ -1,7 +1,6 @@
 """`flaxapps evaluate`: accuracy of a network on labelled photos, overall and by class."""
 
 import argparse
-import csv
 import itertools
 import json
 import sys
@@ -29,6 +28,7 @@ from flaxapps.cli.options import (
     join_processes,
     usual_batch_size,
 )
+from flaxapps.cli.rows import write_rows
 from flaxapps.inference.predict import predict
 from flaxapps.photos.labelled import Labelled, find_labelled, match_labels
 from flaxapps.photos.reading import read_photos
@@ -208,10 +208,10 @@ def write_evaluation(stream: IO[str], form: str, tally: Tally, names: Sequence[s
         tally: The counts.
         names: Class names in the order of the outputs.
     """
-    writers = {
-        "table": _write_table, "csv": _write_csv, "json": _write_json, "jsonl": _write_json_lines, "npz": _write_npz
-    }  # fmt: skip # kept on few lines on purpose
-    writers[form](stream, tally, names)
+    if form in ("csv", "jsonl"):
+        write_rows(stream, form, (row._asdict() for row in tally.by_class(names)), ClassAccuracy._fields)
+    else:
+        {"table": _write_table, "json": _write_json, "npz": _write_npz}[form](stream, tally, names)
 
 
 def _write_table(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
@@ -229,20 +229,10 @@ def _write_table(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
     console.print(f"top-5 {_percent(best, tally.photos)} ({best} of {tally.photos})")
 
 
-def _write_csv(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(ClassAccuracy._fields)
-    writer.writerows(tally.by_class(names))
-
-
 def _write_json(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
     top1, top5 = tally.accuracies
     classes = [row._asdict() for row in tally.by_class(names)]
     stream.write(json.dumps({"photos": tally.photos, "top1": top1, "top5": top5, "classes": classes}, indent=2) + "\n")
-
-
-def _write_json_lines(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
-    stream.writelines(json.dumps(row._asdict()) + "\n" for row in tally.by_class(names))
 
 
 def _write_npz(stream: IO[Any], tally: Tally, names: Sequence[str]) -> None:
