@@ -44,7 +44,7 @@ class FitResult:
         stopped: Why the run ended early: "early stopping", "callback", "interrupted" or "error"; None if it did not.
         checkpoint: The newest checkpoint; None without `checkpoint_dir`.
         best_checkpoint: The checkpoint of the best epoch; None without `checkpoint_dir` or a best epoch. Its
-            "variables" are an Orbax tree: `weight_port.load_weights(result.best_checkpoint / "variables", model)`.
+            "variables" are an Orbax tree: `weight_port.trees.load_orbax(result.best_checkpoint / "variables")`.
         class_names: Class names of the data, in the order of the model's outputs; None if unknown.
     """
 
