@@ -20,13 +20,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.peers import OPENERS, SIZES, cores, onnx_path
+from tests.benchmarks.networks import CLASSIC, NETWORKS, SIZES
+from tests.benchmarks.runtimes import RUNTIMES, cores, onnx_path
 from tests.places import ROOT
 
 OURS = "flaxapps"
+OURS_REDUCED = "flaxapps-int8"
+# Whose float32 logits, of the same weights, those of a reduced precision are compared with.
+EXACT = {"flaxapps": "flaxapps", "onnxruntime": "onnxruntime", "openvino": "onnxruntime", "torch": "onnxruntime"}
 
 
 class Measurement(NamedTuple):
@@ -38,6 +43,8 @@ class Measurement(NamedTuple):
         peer: The runtime.
         seconds: A time for every repetition.
         peak_bytes: Largest resident size of the process when it had done so.
+        compile_seconds: Seconds to open the network, with optimizing or quantizing it, and for the first batch of all.
+        error: Largest change of a logit of eight images, as a part of the range of the logits; None for float32.
     """
 
     network: str
@@ -45,6 +52,8 @@ class Measurement(NamedTuple):
     peer: str
     seconds: list[float]
     peak_bytes: int
+    compile_seconds: float = 0.0
+    error: float | None = None
 
     @property
     def median(self) -> float:
@@ -113,16 +122,19 @@ def measure_network(
     workers: Mapping[str, Worker], network: str, size: int, batches: Sequence[int], repetitions: int, folder: str
 ) -> tuple[list[Measurement], dict[str, str]]:
     """All measurements of one network, the workers taking turns, and why some have none."""
-    absent, ready = {}, {}
+    absent, ready, opened = {}, {}, {}
     onnx = onnx_path(network, size, folder)
-    if "onnxruntime" in workers and "torch" in workers and not onnx.is_file():
-        workers["torch"].ask("onnx", network=network, size=size, path=str(onnx))
+    if {"torch", "torch-bfloat16"} & {*workers} and NETWORKS[network].torch and not onnx.is_file():
+        next(workers[peer] for peer in ("torch", "torch-bfloat16") if peer in workers).ask(
+            "onnx", network=network, size=size, path=str(onnx)
+        )
     for peer, worker in workers.items():
         try:
-            worker.ask("open", network=network, size=size, folder=folder)
+            opened[peer] = worker.ask("open", network=network, size=size, folder=folder)["seconds"]
             ready[peer] = worker
         except RuntimeError as error:
             absent[f"{peer} on {network}"] = str(error)
+    errors = _logit_errors(ready, size, Path(folder))
     measurements = []
     for batch in batches:
         answers: dict[str, list[dict[str, float]]] = {peer: [] for peer in ready}
@@ -133,40 +145,90 @@ def measure_network(
             turns.rotate()  # nobody comes always after the same one
         for peer, given in answers.items():
             seconds = [answer["seconds"] for answer in given[1:]]
-            measurements.append(Measurement(network, batch, peer, seconds, int(given[-1]["peak_bytes"])))
+            measurements.append(
+                Measurement(
+                    network,
+                    batch,
+                    peer,
+                    seconds,
+                    int(given[-1]["peak_bytes"]),
+                    opened[peer] + given[0]["first"],
+                    errors.get(peer),
+                )
+            )
     return measurements, absent
 
 
-def ratios(measurements: Sequence[Measurement], batch: int) -> dict[str, dict[str, float]]:
+def _logit_errors(ready: Mapping[str, Worker], size: int, folder: Path) -> dict[str, float]:
+    """How much the logits of reduced precisions differ from those in float32, as a part of their range."""
+    reduced = [peer for peer in ready if RUNTIMES[peer].reduced]
+    references = {EXACT[peer.partition("-")[0]] for peer in reduced}
+    logits = {}
+    for peer in {*reduced, *references} & {*ready}:
+        path = folder / f"{peer}.npy"
+        ready[peer].ask("logits", size=size, path=str(path))
+        logits[peer] = np.load(path)
+    found = {}
+    for peer in reduced:
+        exact = logits.get(EXACT[peer.partition("-")[0]])
+        if exact is not None:
+            found[peer] = float(np.abs(logits[peer] - exact).max() / np.ptp(exact))
+    return found
+
+
+def ratios(measurements: Sequence[Measurement], batch: int, ours: str = OURS) -> dict[str, dict[str, float]]:
     """How many times as fast ours is as each other, by peer and network, and their geometric mean as "all"."""
     medians = {(each.peer, each.network): each.median for each in measurements if each.batch == batch}
     found: dict[str, dict[str, float]] = {}
     for (peer, network), seconds in medians.items():
-        if peer != OURS and (OURS, network) in medians:
-            found.setdefault(peer, {})[network] = seconds / medians[OURS, network]
+        if peer != ours and (ours, network) in medians:
+            found.setdefault(peer, {})[network] = seconds / medians[ours, network]
     return {peer: {**each, "all": statistics.geometric_mean(each.values())} for peer, each in found.items()}
 
 
 def print_tables(console: Console, measurements: Sequence[Measurement]) -> None:
-    """A table for each batch size: images per second, and how many times as fast ours is."""
+    """A table for each batch size and class of precision: images per second, and how many times as fast ours is."""
     networks = list(dict.fromkeys(each.network for each in measurements))
     for batch in dict.fromkeys(each.batch for each in measurements):
-        table = Table(title=f"Batch {batch}: images per second (times as fast {OURS} is)")
-        for heading in ("", *networks, "geometric mean"):
+        for ours, reduced, precision in ((OURS, False, "float32"), (OURS_REDUCED, True, "reduced precision")):
+            peers = [each.peer for each in measurements if RUNTIMES[each.peer].reduced == reduced]
+            if not peers:
+                continue
+            table = Table(title=f"Batch {batch}, {precision}: images per second (times as fast {ours} is)")
+            for heading in ("", *networks, "geometric mean"):
+                table.add_column(heading, justify="right" if heading else "left")
+            against = ratios(measurements, batch, ours)
+            chosen = {(each.peer, each.network): each for each in measurements if each.batch == batch}
+            for peer in dict.fromkeys(peers):
+                factors = against.get(peer, {})
+                cells = [
+                    f"{batch / chosen[peer, network].median:.1f}"
+                    + (f" ({factors[network]:.2f})" if network in factors else "")
+                    if (peer, network) in chosen
+                    else "absent"
+                    for network in networks
+                ]
+                table.add_row(peer, *cells, f"{factors['all']:.2f}" if factors else "")
+            console.print(table)
+
+
+def print_costs(console: Console, measurements: Sequence[Measurement]) -> None:
+    """Two tables: seconds to open and compile, and errors of the logits."""
+    first = measurements[0].batch
+    for title, attribute, form in (
+        (f"Seconds to the first batch of {first}", "compile_seconds", "{:.1f}"),
+        ("Largest change of a logit, part of their range", "error", "{:.1e}"),
+    ):
+        chosen = [each for each in measurements if each.batch == first and getattr(each, attribute) is not None]
+        networks = list(dict.fromkeys(each.network for each in chosen))
+        table = Table(title=title)
+        for heading in ("", *networks):
             table.add_column(heading, justify="right" if heading else "left")
-        against = ratios(measurements, batch)
-        chosen = {(each.peer, each.network): each for each in measurements if each.batch == batch}
-        for peer in dict.fromkeys(each.peer for each in measurements):
-            factors = against.get(peer, {})
-            cells = [
-                f"{batch / chosen[peer, network].median:.1f}"
-                + (f" ({factors[network]:.2f})" if network in factors else "")
-                if (peer, network) in chosen
-                else "absent"
-                for network in networks
-            ]
-            table.add_row(peer, *cells, f"{factors['all']:.2f}" if factors else "")
-        console.print(table)
+        cells = {(each.peer, each.network): form.format(getattr(each, attribute)) for each in chosen}
+        for peer in dict.fromkeys(each.peer for each in chosen):
+            table.add_row(peer, *(cells.get((peer, network), "") for network in networks))
+        if chosen:
+            console.print(table)
 
 
 def print_memory(console: Console, measurements: Sequence[Measurement]) -> None:
@@ -222,8 +284,10 @@ def kept_or_temporary(folder: str | None) -> Iterator[str]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.inference", description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", choices=SIZES, default=list(SIZES), help="default: all")
-    parser.add_argument("--peers", nargs="+", choices=OPENERS, default=list(OPENERS), help="default: all")
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=CLASSIC, help="default: the five classic ones"
+    )
+    parser.add_argument("--peers", nargs="+", choices=RUNTIMES, default=list(RUNTIMES), help="default: all")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="default: 1 8 32")
     parser.add_argument("--repetitions", type=int, default=7, help="of each, after one that compiles (default: 7)")
     parser.add_argument("--size", type=int, help="of images, in place of each network's own")
@@ -251,8 +315,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             measurements += found
             absent |= failed
             console.print(f"[dim]{network} measured[/dim]")
+            if options.json:  # what is measured is kept if the next network fails, or Ctrl-C is pressed
+                write_report(options.json, report, measurements)
         memory = measure_memory(pythons, [*workers], options.networks, options, folder) if options.memory else []
     print_tables(console, measurements)
+    print_costs(console, measurements)
     if memory:
         print_memory(console, memory)
     for peer, reason in absent.items():
@@ -260,14 +327,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     for peer, found_versions in versions.items():
         console.print(f"{peer}: {', '.join(f'{name} {version}' for name, version in found_versions.items())}")
     console.print(", ".join(f"{key} {value}" for key, value in report["machine"].items()))
-    report |= {"absent": absent, "measurements": [each._asdict() for each in measurements]}
-    report |= {"memory": [each._asdict() for each in memory]}
+    report |= {"absent": absent, "memory": [each._asdict() for each in memory]}
     if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options.json, report, measurements)
     if options.chart:
         from tests.benchmarks.chart import draw
 
         draw(report, options.chart)
+
+
+def write_report(path: str, report: Mapping[str, Any], measurements: Sequence[Measurement]) -> None:
+    """Writes all times as JSON."""
+    content = {**report, "measurements": [each._asdict() for each in measurements]}
+    Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
