@@ -7,7 +7,7 @@ from typing import Any
 
 from flaxapps.runtime.keras_settings import keras_home
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # mallopt(3), of the GNU C library
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # mallopt(3), of the GNU C library
 
 
 def keep_freed_memory() -> bool:
@@ -23,7 +23,8 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return bool(mallopt and mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, 2**31 - 1))
+    settings = {ARENA_MAX: 1, MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+    return bool(mallopt) and all([mallopt(*setting) for setting in settings.items()])
 
 
 def return_freed_memory() -> bool:
