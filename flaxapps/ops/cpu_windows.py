@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 Pair = tuple[int, int]
-LARGEST_WINDOW = 25  # pixels; every window offset is one more operation to compile and one more pass over the image
+# Pixels; every window offset is one more operation to compile and one more pass over the image.
+LARGEST_WINDOW = 25  # of pooling
+LARGEST_KERNEL = 49  # of depthwise convolutions: for one of 7x7, lax takes twenty times as long
 
 
 def is_half(x: jax.Array) -> bool:

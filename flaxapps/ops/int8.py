@@ -133,7 +133,7 @@ def depthwise_convolution(
             feature_group_count=channels,
         )
 
-    if math.prod(size) > cpu.LARGEST_WINDOW:
+    if math.prod(size) > cpu.LARGEST_KERNEL:
         return default(x, kernel)
     result: jax.Array = lax.platform_dependent(x, kernel, cpu=shifts, default=default)
     return result

@@ -43,14 +43,9 @@ def convolution(
 
     `padding` is Keras's: "valid", or TensorFlow's "same" with the larger half at the end.
     """
-    default = functools.partial(
-        lax.conv_general_dilated,
-        window_strides=strides,
-        padding=padding.upper(),
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+    if groups == x.shape[-1] > 1:
+        return depthwise_convolution(x, kernel.reshape(*kernel.shape[:2], groups, -1), strides, padding, dilation)
+    default = _lax_convolution(strides, padding, dilation, groups)
     kernel = kernel.astype(x.dtype)
     faster = None
     if groups == 1:
@@ -68,10 +63,10 @@ def depthwise_convolution(
     height, width, channels, multiplier = kernel.shape
 
     def default(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        grouped = kernel.reshape(height, width, 1, channels * multiplier)
-        return convolution(x, grouped, strides, padding, dilation, groups=channels)
+        grouped = kernel.astype(x.dtype).reshape(height, width, 1, channels * multiplier)
+        return _lax_convolution(strides, padding, dilation, channels)(x, grouped)
 
-    if height * width > cpu.LARGEST_WINDOW:
+    if height * width > cpu.LARGEST_KERNEL:
         return default(x, kernel)
 
     def shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -79,6 +74,17 @@ def depthwise_convolution(
 
     result: jax.Array = lax.platform_dependent(x, kernel, cpu=shifts, default=default)
     return result
+
+
+def _lax_convolution(strides: Pair, padding: str, dilation: Pair, groups: int) -> Callable[..., jax.Array]:
+    return functools.partial(
+        lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding.upper(),
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
 
 
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
