@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +30,7 @@ from flaxapps.cli.options import (
     usual_batch_size,
 )
 from flaxapps.cli.rows import write_rows
+from flaxapps.inference.pieces import optimize_for_batches
 from flaxapps.inference.predict import predict
 from flaxapps.photos.labelled import Labelled, find_labelled, match_labels
 from flaxapps.photos.reading import read_photos
@@ -38,7 +40,7 @@ from flaxapps.runtime.files import replacing
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.runtime.progress import PhotoProgress
 from flaxapps.transforms.logits import last_activation
-from flaxapps.transforms.optimize import Mode, optimize
+from flaxapps.transforms.optimize import Mode
 
 CLASSES_SHOWN = 50  # in the table; CSV and JSON list all
 AT_A_TIME = 16  # batches whose scores are held in memory together
@@ -148,10 +150,11 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         label_of, titles, several = _match(labelled, resolved, classes)
         threshold = threshold_of(resolved.model) if binary or several else 0.0
         mode: Mode = arguments.optimize or "default"
-        model, variables = optimize(adapted(resolved.model, arguments), resolved.load(), mode)
+        batch_size = arguments.batch_size or usual_batch_size()
+        network = adapted(resolved.model, arguments), resolved.load()
+        model, variables = optimize_for_batches(*network, mode, batch_size, jax.local_devices())
         tally: Any = LabelTally(classes, threshold) if several else Tally(classes)
         own = share_of(list(label_of))
-        batch_size = arguments.batch_size or usual_batch_size()
         batches = read_photos(
             own,
             form,

@@ -10,25 +10,25 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from flaxapps.graph.symbolic import Node, as_given
+from flaxapps.inference.pieces import calls_in_flight, finish_pieces, optimize_for_batches, piece_size, start_pieces
 from flaxapps.inference.predict import compiler_options, forward
 from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.model import Model
 from flaxapps.runtime.process import return_freed_memory
 from flaxapps.transforms.optimize import Mode, checked_mode
-from flaxapps.transforms.optimize import optimize as optimize_model
 
 Shape = tuple[int, ...]
 
 
 class Costs(NamedTuple):
-    """Costs of one call on a device, as estimated by XLA.
+    """Costs of one batch on a device, as estimated by XLA.
 
     Attributes:
         flops: Floating-point operations; 0 if the backend does not report them.
         weight_bytes: Memory of the variables.
         input_bytes: Memory of the images, in the dtype in which they are sent.
         output_bytes: Memory of the outputs.
-        temporary_bytes: Peak memory of intermediate values.
+        temporary_bytes: Peak memory of intermediate values, of all calls in flight.
         code_bytes: Memory of the program; 0 if the backend does not report it.
     """
 
@@ -53,13 +53,16 @@ class Compiled:
         model: The network.
         variables: Its arrays, on the device.
         inputs: Shape and dtype of the array for each input, with the batch dimension first.
-        executable: The executable of JAX.
+        executable: The executable of JAX, for one piece of a batch.
+        pieces: Number of calls for a batch. On CPU, batches of small networks are computed in pieces of two images,
+            several at a time.
     """
 
     model: Model
     variables: Mapping[str, Any]
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     executable: jax.stages.Compiled
+    pieces: int = 1
 
     def __call__(self, x: Any) -> Any:
         """Computes the outputs for one batch.
@@ -69,7 +72,7 @@ class Compiled:
 
         Returns:
             A JAX array, at least float32, or a list if the model has several outputs. As always in JAX, it may still
-            be computing when it is returned.
+            be computing when it is returned, unless the batch is computed in pieces.
 
         Raises:
             ValueError: The arrays do not have the shape and dtype that the network was compiled for.
@@ -82,14 +85,19 @@ class Compiled:
                 f"{self.model.name or 'The model'} was compiled for {', '.join(wanted)}, got {', '.join(found)}. "
                 "flaxapps.predict pads and splits batches of any size; flaxapps.compile takes the shape and the dtype."
             )
+        if self.pieces > 1:
+            size = self.inputs[0].shape[0] // self.pieces
+            started = start_pieces(self.executable, self.variables, list(map(np.asarray, arrays)), size)
+            joined = jax.device_put(finish_pieces(started), self.inputs[0].sharding)
+            return as_given(self.model.output, joined)
         arrays = [jax.device_put(array, put.sharding) for array, put in zip(arrays, self.inputs, strict=True)]
         outputs = self.executable(self.variables, arrays)
         return as_given(self.model.output, outputs)
 
     @property
     def costs(self) -> Costs:
-        """Costs of one call."""
-        return _costs(self.executable, self.variables, self.inputs)
+        """Costs of one batch."""
+        return _costs(self.executable, self.variables, self.inputs, self.pieces)
 
 
 def compile(
@@ -135,13 +143,13 @@ def compile(
     device = device or jax.local_devices()[0]
     if optimize is not None:
         mode = checked_mode(optimize, "optimize")
-        model, variables = optimize_model(model, variables, mode, platform=device.platform)
+        model, variables = optimize_for_batches(model, variables, mode, batch_size, [device])
     sharding = SingleDeviceSharding(device)
     inputs = batch_inputs(model, batch_size, input_shape, dtype, sharding)
     variables = jax.device_put(variables, sharding)
-    executable = _compile(model, function, variables, inputs)
+    executable, pieces = _compile(model, function, variables, inputs)
     return_freed_memory()  # compiling leaves 200 MB and more of freed memory with the process
-    return Compiled(model, variables, inputs, executable)
+    return Compiled(model, variables, inputs, executable, pieces)
 
 
 def estimate_costs(
@@ -170,7 +178,8 @@ def estimate_costs(
     sharding = SingleDeviceSharding(jax.local_devices()[0])
     inputs = batch_inputs(model, batch_size, input_shape, dtype, sharding)
     shapes = jax.eval_shape(model.init_variables if variables is None else lambda: variables)
-    return _costs(_compile(model, function, shapes, inputs), shapes, inputs)
+    executable, pieces = _compile(model, function, shapes, inputs)
+    return _costs(executable, shapes, inputs, pieces)
 
 
 def batch_inputs(
@@ -222,23 +231,30 @@ def batch_inputs(
 
 def _compile(
     model: Model, function: Function | None, variables: Any, inputs: tuple[jax.ShapeDtypeStruct, ...]
-) -> jax.stages.Compiled:
+) -> tuple[jax.stages.Compiled, int]:
+    """Compiles the calls for a batch. Returns one of them and their number."""
     (device,) = inputs[0].sharding.device_set
+    batch_size = inputs[0].shape[0]
+    size = piece_size(variables, batch_size, [device])
+    size = batch_size if batch_size % size else size
+    piece = [jax.ShapeDtypeStruct((size, *each.shape[1:]), each.dtype, sharding=each.sharding) for each in inputs]
     compute = jax.jit(forward, static_argnums=(0, 1), compiler_options=compiler_options(model, device))
-    return compute.lower(model, function, variables, list(inputs)).compile()
+    return compute.lower(model, function, variables, piece).compile(), batch_size // size
 
 
-def _costs(executable: jax.stages.Compiled, variables: Any, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Costs:
+def _costs(
+    executable: jax.stages.Compiled, variables: Any, inputs: tuple[jax.ShapeDtypeStruct, ...], pieces: int
+) -> Costs:
     flops: Any = executable.cost_analysis() or {}
     memory: Any = executable.memory_analysis()
     weight_bytes, input_bytes = (
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in (variables, list(inputs))
     )
     return Costs(
-        flops.get("flops", 0.0),
+        flops.get("flops", 0.0) * pieces,
         weight_bytes,
         input_bytes,
-        memory.output_size_in_bytes,
-        memory.temp_size_in_bytes,
+        memory.output_size_in_bytes * pieces,
+        memory.temp_size_in_bytes * calls_in_flight(pieces),
         memory.generated_code_size_in_bytes,
     )

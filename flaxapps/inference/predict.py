@@ -1,7 +1,7 @@
 """Batch inference: one compiled function for one batch shape, on all local devices."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -10,11 +10,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from flaxapps.graph.symbolic import Node, as_given
+from flaxapps.inference.pieces import finish_pieces, optimize_for_batches, piece_size, start_pieces
 from flaxapps.inference.preprocessing import FromChannelsLast, Function, preprocessing_function
 from flaxapps.model import Model
 from flaxapps.ops.primitives import at_least_float32
 from flaxapps.transforms.optimize import Mode, checked_mode, is_quantized
-from flaxapps.transforms.optimize import optimize as optimize_model
 
 Rows = list[NDArray[Any]]
 
@@ -36,7 +36,8 @@ def predict(
     """Runs a model over many images.
 
     The model is compiled once per batch shape, and the last batch is padded. Batches are sharded over all local
-    devices; the next one is sent while the last one computes. Compiled programs are cached for the last 32 models and
+    devices; the next one is sent while the last one computes. On one CPU, batches of small networks are computed in
+    pieces of two images, several at a time. Compiled programs are cached for the last 32 models and
     shapes, so that memory does not grow without bounds.
 
     Args:
@@ -63,7 +64,7 @@ def predict(
     optimize = checked_mode(optimize, "optimize") if optimize else None
     # Optimizing a quantized model takes no time, as nothing is folded.
     if optimize and (optimize == "fast" or is_quantized(model.graph) or not _are_few(model, x)):
-        model, variables = optimize_model(model, variables, optimize)
+        model, variables = optimize_for_batches(model, variables, optimize, batch_size, jax.local_devices())
     results = list(predict_batches(model, variables, x, batch_size=batch_size, verbose=verbose, preprocess=preprocess))
     shapes = model.output_shape if isinstance(model.output_shape, list) else [model.output_shape]
     empty = [np.zeros((0, *(size or 0 for size in shape[1:])), np.float32) for shape in shapes]
@@ -101,7 +102,7 @@ def predict_batches(
     function = preprocessing_function(model, preprocess)
     batches, total = _batches(model, x, batch_size, function)
     size, done = 0, 0
-    pending: tuple[list[jax.Array], int] | None = None
+    pending: tuple[Callable[[], Rows], int] | None = None
     for rows in _progress(batches, total, verbose):
         _check_finite(rows, done)
         if not size:
@@ -110,16 +111,22 @@ def predict_batches(
             size = -(-len(rows[0]) // len(devices)) * len(devices)
             mesh = Mesh(np.array(devices), ("batch",))
             variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-        arrays = jax.device_put([_pad(array, size) for array in rows], NamedSharding(mesh, PartitionSpec("batch")))
-        program = _program(model, function, mesh, tuple((array.shape, array.dtype) for array in arrays))
+            piece = piece_size(variables, size, devices)
         # JAX dispatches asynchronously: fetch the previous batch only after the next one has started.
-        started = program(variables, arrays), len(rows[0])
+        if piece < size:
+            arrays = [_pad(array, -(-len(array) // piece) * piece) for array in rows]
+            program = _program(model, function, mesh, tuple(((piece, *each.shape[1:]), each.dtype) for each in arrays))
+            started = partial(finish_pieces, start_pieces(program, variables, arrays, piece))
+        else:
+            put = jax.device_put([_pad(array, size) for array in rows], NamedSharding(mesh, PartitionSpec("batch")))
+            program = _program(model, function, mesh, tuple((array.shape, array.dtype) for array in put))
+            started = partial(_fetch, program(variables, put))
         if pending:
-            yield _fetch(*pending)
-        pending = started
+            yield _first(*pending)
+        pending = started, len(rows[0])
         done += len(rows[0])
     if pending:
-        yield _fetch(*pending)
+        yield _first(*pending)
 
 
 def compiler_options(model: Model, device: jax.Device) -> dict[str, Any] | None:
@@ -167,8 +174,12 @@ def _program(
     return program  # type: ignore[no-any-return]  # JAX does not type the result of jit
 
 
-def _fetch(outputs: list[jax.Array], used: int) -> Rows:
-    return [np.asarray(output)[:used] for output in outputs]
+def _fetch(outputs: list[jax.Array]) -> Rows:
+    return [np.asarray(output) for output in outputs]
+
+
+def _first(fetch: Callable[[], Rows], count: int) -> Rows:
+    return [rows[:count] for rows in fetch()]
 
 
 def _batches(model: Model, x: Any, batch_size: int, function: Function | None) -> tuple[Iterator[Rows], int | None]:

@@ -22,9 +22,10 @@ def keep_freed_memory() -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None)
+    # One arena: freed memory of the arenas of threads goes back to the system whatever the threshold.
     settings = {ARENA_MAX: 1, MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
-    return bool(mallopt) and all([mallopt(*setting) for setting in settings.items()])
+    return bool(mallopt) and all(mallopt(*setting) for setting in settings.items())
 
 
 def return_freed_memory() -> bool:

@@ -23,9 +23,6 @@ LEAST_CHANNELS = 32  # below, Winograd's transforms cost more than its products 
 # Activation size per image (bytes) above which the first layers run image by image. Above it a batch does not fit into
 # the cache; below it, re-reading the kernels costs more.
 LARGE_TENSOR = 2 * 2**20
-# The same for networks of `quantize`: their kernels are a quarter as large, and their products so fast that memory
-# counts more. ResNet50 and Xception gain a half and more where all but the classifier runs image by image.
-LARGE_TENSOR_INT8 = 2**16
 
 
 def optimize(
@@ -65,14 +62,28 @@ def optimize(
     >>> [layer.class_name for layer in faster.layers][:4]
     ['InputLayer', 'ImageByImage', 'WinogradConv2D', 'WinogradConv2D']
     """
+    network = optimize_layers(model, variables, mode, platform, bfloat16_pointwise)
+    # Int8 networks have small activations: for them a loop over images costs more than it saves.
+    if (platform or jax.default_backend()) != "cpu" or is_quantized(network.model.graph):
+        return network
+    return split_image_by_image(*network, LARGE_TENSOR)
+
+
+def optimize_layers(
+    model: Model,
+    variables: Mapping[str, Any],
+    mode: Mode,
+    platform: str | None = None,
+    bfloat16_pointwise: bool = False,
+) -> Network:
+    """Does what `optimize` does with single layers, and runs none image by image."""
     mode = checked_mode(mode)
     network = fold_batch_norm(model, variables)
     if bfloat16_pointwise:
         network = rewrite(*network, multiply_in_bfloat16)
     if (platform or jax.default_backend()) != "cpu":
         return network
-    network = rewrite(*network, use_winograd if mode == "fast" else use_winograd_on_large_images)
-    return split_image_by_image(*network, LARGE_TENSOR_INT8 if is_quantized(network.model.graph) else LARGE_TENSOR)
+    return rewrite(*network, use_winograd if mode == "fast" else use_winograd_on_large_images)
 
 
 def is_quantized(graph: Graph) -> bool:

@@ -182,7 +182,7 @@ def open_onnxruntime(network: str, size: int, variant: str, folder: str) -> Run:
 
 
 def _quantized_by_onnxruntime(path: Path, size: int) -> Path:
-    """Quantizes a file as ONNX Runtime's guide says: activations uint8, kernels int8 by channel, in pairs of Q and DQ."""
+    """Quantizes a file as ONNX Runtime's guide says: activations uint8, kernels int8 by channel, Q and DQ in pairs."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

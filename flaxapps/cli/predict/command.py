@@ -21,6 +21,7 @@ from flaxapps.cli.predict.files import PredictedFile
 from flaxapps.cli.predict.shards import Shards, open_shards, shard_size
 from flaxapps.cli.predict.stream import Outcome, predict_stream, readable
 from flaxapps.inference.compile import estimate_costs
+from flaxapps.inference.pieces import optimize_for_batches
 from flaxapps.photos.files import describe_left_out, find_photos
 from flaxapps.runtime.console import describe_error
 from flaxapps.runtime.distributed import is_first, start_distributed
@@ -28,7 +29,7 @@ from flaxapps.runtime.files import as_path, replacing
 from flaxapps.runtime.manifests import fingerprint_of
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.runtime.progress import PhotoProgress
-from flaxapps.transforms.optimize import Mode, optimize
+from flaxapps.transforms.optimize import Mode
 
 INTERRUPTED = 130  # the exit code after Ctrl-C
 STREAMED = ("csv", "jsonl")  # formats that are written line by line
@@ -172,7 +173,7 @@ def _compute(
     """Loads the weights and yields the outcomes; shows progress and unreadable photos."""
     form, preprocess = resolved.photo_format, resolved.preprocess
     batch_size = arguments.batch_size or usual_batch_size()
-    model, variables = optimize(resolved.model, resolved.load(), mode)
+    model, variables = optimize_for_batches(resolved.model, resolved.load(), mode, batch_size, jax.local_devices())
     if arguments.describe:
         dtype = resolved.resizing.dtype(form.channels)
         given: dict[str, Any] = {"dtype": dtype, "preprocess": preprocess, "variables": variables}

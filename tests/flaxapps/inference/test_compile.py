@@ -136,4 +136,4 @@ def test_costs():
     assert costs.output_bytes >= 8 * 2 * 4
     assert costs.device_bytes >= costs.weight_bytes + costs.input_bytes + costs.temporary_bytes
     assert estimate_costs(MODEL, 8, dtype="uint8") == costs
-    assert estimate_costs(MODEL, 16, dtype="uint8").temporary_bytes > costs.temporary_bytes
+    assert costs.temporary_bytes > estimate_costs(MODEL, 2, dtype="uint8").temporary_bytes

@@ -174,7 +174,7 @@ def test_predict_optimizes(mode, monkeypatch):
         asked.append(arguments[2])
         return split_image_by_image(model, variables, 4 * 48 * 64)
 
-    monkeypatch.setattr("flaxapps.inference.predict.optimize_model", spy)
+    monkeypatch.setattr("flaxapps.inference.predict.optimize_for_batches", spy)
     assert relative_difference(predict(model, variables, x, batch_size=16, optimize=mode), plain) <= TOLERANCE[mode]
     assert relative_difference(predict(model, variables, x[:2], optimize=mode), plain[:2]) <= TOLERANCE[mode]
     assert relative_difference(predict(model, variables, [x[:2]], optimize=mode), plain[:2]) <= TOLERANCE[mode]
