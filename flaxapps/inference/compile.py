@@ -15,7 +15,7 @@ from flaxapps.inference.predict import compiler_options, forward
 from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.model import Model
 from flaxapps.runtime.process import return_freed_memory
-from flaxapps.transforms.optimize import Mode, checked_mode
+from flaxapps.transforms.optimize import Mode, Precision, checked_mode
 
 Shape = tuple[int, ...]
 
@@ -109,6 +109,7 @@ def compile(
     *,
     preprocess: bool | str | Function = False,
     optimize: Mode | None = None,
+    precision: Precision = "float32",
     device: jax.Device | None = None,
 ) -> Compiled:
     """Compiles a network ahead of time, for batches of one shape on one device.
@@ -130,6 +131,7 @@ def compile(
         preprocess: Preprocessing to compile in before the network, as for `predict`.
         optimize: "default" or "fast" compiles what `flaxapps.optimize` makes of the network, in place of the network
             itself; None compiles it as it is.
+        precision: "float32" or "bfloat16", as for `flaxapps.optimize`; the latter needs `optimize`.
         device: The device to compute on; None takes JAX's first local device.
 
     Returns:
@@ -143,7 +145,9 @@ def compile(
     device = device or jax.local_devices()[0]
     if optimize is not None:
         mode = checked_mode(optimize, "optimize")
-        model, variables = optimize_for_batches(model, variables, mode, batch_size, [device])
+        model, variables = optimize_for_batches(model, variables, mode, batch_size, [device], precision)
+    elif precision != "float32":
+        raise ValueError(f'precision={precision!r} needs optimize="default" or "fast"')
     sharding = SingleDeviceSharding(device)
     inputs = batch_inputs(model, batch_size, input_shape, dtype, sharding)
     variables = jax.device_put(variables, sharding)

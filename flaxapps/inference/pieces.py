@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from flaxapps.model import Model, Network
 from flaxapps.transforms.image_by_image import split_image_by_image
-from flaxapps.transforms.optimize import LARGE_TENSOR, Mode, is_quantized, optimize_layers
+from flaxapps.transforms.optimize import LARGE_TENSOR, Mode, Precision, is_quantized, optimize_layers
 
 PIECE = 2  # images
 MOST_CALLS = 64
@@ -42,10 +42,15 @@ def piece_size(variables: Any, batch_size: Any, devices: Sequence[jax.Device]) -
 
 
 def optimize_for_batches(
-    model: Model, variables: Any, mode: Mode, batch_size: int, devices: Sequence[jax.Device]
+    model: Model,
+    variables: Any,
+    mode: Mode,
+    batch_size: int,
+    devices: Sequence[jax.Device],
+    precision: Precision = "float32",
 ) -> Network:
     """Optimizes a network as `flaxapps.optimize`, but runs layers image by image only in batches computed whole."""
-    network = optimize_layers(model, variables, mode, devices[0].platform)
+    network = optimize_layers(model, variables, mode, devices[0].platform, precision)
     whole = piece_size(network.variables, batch_size, devices) == batch_size
     if devices[0].platform != "cpu" or not whole or is_quantized(network.model.graph):
         return network

@@ -53,11 +53,14 @@ def faster_convolution(
         if min(channels, filters) < LEAST_SIDE:
             return None
         return lambda x, kernel: multiply(lax.slice(x, (0, 0, 0, 0), x.shape, (1, *strides, 1)), kernel[0, 0])
+    windows = functools.partial(_product_of_windows, strides=strides, padding=padding, dilation=dilation)
     if cpu.is_half(x):
-        return None
+        # XLA's products of bfloat16 matrices are twice as fast as its convolutions; with few channels, copying the
+        # windows takes as long as the product.
+        return windows if x.dtype == jnp.bfloat16 and channels >= LEAST_CHANNELS else None
     output = jax.eval_shape(default, x, kernel)
     if 0 < _count(output.shape[:3]) <= filters:  # a large kernel on few pixels, for which both libraries are slow
-        return functools.partial(_product_of_windows, strides=strides, padding=padding, dilation=dilation)
+        return windows
     # The result of "same" is as large as the image, so without an extra row YNNPACK would get it.
     if (strides, dilation, padding) == ((1, 1), (1, 1), "same") and channels >= LEAST_CHANNELS:
         return _differentiated_as(default, _enlarged_convolution)

@@ -30,7 +30,7 @@ def depthwise_convolution(
     """Sums over the window offsets of the kernel; half precision is accumulated in float32."""
     height, width, channels, multiplier = kernel.shape
     wide = at_least_float32(kernel.astype(x.dtype)).reshape(height * width, channels, multiplier)
-    shifts = window_slices(x, 0.0, (height, width), strides, padding, dilation)
+    shifts = map(at_least_float32, window_slices(x, 0.0, (height, width), strides, padding, dilation))
     if multiplier == 1:
         return sum_up(shift * place[:, 0] for shift, place in zip(shifts, wide, strict=True)).astype(x.dtype)
     total = sum_up(shift[..., None] * place for shift, place in zip(shifts, wide, strict=True))
@@ -44,7 +44,8 @@ def reduce_window(
 
     The gradient of a maximum is shared between equal pixels. That of lax goes to the first of them.
     """
-    return functools.reduce(combine, window_slices(x, start, window, strides, padding)).astype(x.dtype)
+    slices = map(at_least_float32, window_slices(x, start, window, strides, padding))
+    return functools.reduce(combine, slices).astype(x.dtype)
 
 
 def sum_up(parts: Iterator[jax.Array]) -> jax.Array:
@@ -69,4 +70,4 @@ def window_slices(
     for row in range(0, span[0], dilation[0]):
         for column in range(0, span[1], dilation[1]):
             end = (x.shape[0], row + last[0] + 1, column + last[1] + 1, x.shape[3])
-            yield at_least_float32(lax.slice(x, (0, row, column, 0), end, (1, *strides, 1)))
+            yield lax.slice(x, (0, row, column, 0), end, (1, *strides, 1))

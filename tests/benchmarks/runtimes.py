@@ -62,14 +62,13 @@ def open_flaxapps(network: str, size: int, variant: str, folder: str) -> Run:
     if variant == "int8":
         model, variables = flaxapps.quantize(model, variables, images(CALIBRATION_IMAGES, size))
         variant = "default"
-    if variant != "plain":
-        mode, _, precision = variant.partition("-")
-        model, variables = flaxapps.optimize(model, variables, mode=mode, bfloat16_pointwise=bool(precision))
+    mode, _, precision = variant.partition("-")
+    how: dict[str, Any] = {} if mode == "plain" else {"optimize": mode, "precision": precision or "float32"}
     compiled: dict[int, Run] = {}
 
     def run(x: np.ndarray) -> Any:
         if len(x) not in compiled:
-            compiled[len(x)] = flaxapps.compile(model, variables, len(x))
+            compiled[len(x)] = flaxapps.compile(model, variables, len(x), **how)
         return jax.block_until_ready(compiled[len(x)](x))
 
     return run
@@ -241,7 +240,7 @@ RUNTIMES = {
     "onnxruntime": Runtime(open_onnxruntime, "", ("onnxruntime",)),
     "openvino-float32": Runtime(open_openvino, "float32", ("openvino",)),
     "flaxapps-int8": Runtime(open_flaxapps, "int8", OURS, reduced=True),
-    "flaxapps-fast-bfloat16": Runtime(open_flaxapps, "fast-bfloat16", OURS, reduced=True),
+    "flaxapps-bfloat16": Runtime(open_flaxapps, "default-bfloat16", OURS, reduced=True),
     "openvino": Runtime(open_openvino, "default", ("openvino",), reduced=True),
     "openvino-int8": Runtime(open_openvino, "int8", ("openvino", "nncf"), reduced=True),
     "onnxruntime-int8": Runtime(open_onnxruntime, "int8", ("onnxruntime", "onnx"), reduced=True),

@@ -70,6 +70,19 @@ def test_depthwise_convolution(size, strides, padding, dtype, window, dilation, 
     compare(ours, theirs, dtype, (2, *size, 4), (*window, 4, multiplier))
 
 
+@pytest.mark.parametrize("window", [(3, 3), (7, 7)])
+def test_a_group_for_every_channel(window):
+    """Conv2D(groups=channels), as in ConvNeXt, is a depthwise convolution, for which lax takes twenty times as long."""
+    ours, theirs = (
+        functools.partial(function, strides=(1, 1), padding="same", groups=4)
+        for function in (ops.convolution, lax_convolution)
+    )
+    shapes = (2, 9, 8, 4), (*window, 1, 8)
+    compare(ours, theirs, "float32", *shapes)
+    lowered = jax.jit(ours).lower(*map(jnp.zeros, shapes)).as_text()
+    assert "stablehlo.convolution" not in lowered
+
+
 @pytest.mark.slow
 @SETTINGS
 @given(**COMMON)
