@@ -221,13 +221,13 @@ def _occlusion(
     def slide(carry: tuple[jax.Array, jax.Array], corner: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         drops, counts = carry
         down, right = jnp.arange(height) - corner[0], jnp.arange(width) - corner[1]
-        covered = ((down >= 0) & (down < window))[:, None] & ((right >= 0) & (right < window))
+        covered = ((down >= 0) & (down < window))[:, None] & ((right >= 0) & (right < window))[None]
         mask = jnp.expand_dims(covered, (0, 3 if rows == 1 else 1))
         left = _forward(model, variables, jnp.where(mask, cover, x))
         drop = ((scores - left) * chosen).sum(-1).astype(jnp.float32)
-        inside = covered.astype(jnp.float32)
+        inside = covered[None].astype(jnp.float32)
         return (drops + drop[:, None, None] * inside, counts + inside), None
 
-    start = jnp.zeros((len(x), height, width)), jnp.zeros((height, width))
+    start = jnp.zeros((len(x), height, width)), jnp.zeros((1, height, width))
     (drops, counts), _ = jax.lax.scan(slide, start, corners)
     return drops / counts

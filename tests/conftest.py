@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".cache"
@@ -13,9 +14,12 @@ import pytest  # noqa: E402  (follows jax)
 
 import flaxapps  # noqa: E402  (follows jax)
 from tests.keras_draws import draw_by_numpy  # noqa: E402  (follows jax)
+from tests.rank_promotion import raise_for_ours_alone  # noqa: E402  (follows jax)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+raise_for_ours_alone()
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 # Nearly all programs of the tests compile in less than half a second. All of them are kept, which costs nothing: of
 # equal ones, which are frequent, one is compiled, and a second run with the same jaxlib takes a third of the time.
@@ -31,6 +35,13 @@ def keras_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("KERAS_HOME", str(home))
     monkeypatch.delenv("FLAXAPPS_MIRROR", raising=False)
     return home
+
+
+@pytest.fixture(autouse=True)
+def ranks_in_slow_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Slow tests may promote ranks: they run whole networks and libraries, whose layers the other tests have all."""
+    with jax.numpy_rank_promotion("allow") if request.node.get_closest_marker("slow") else nullcontext():
+        yield
 
 
 @pytest.fixture

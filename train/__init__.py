@@ -18,6 +18,7 @@ from flaxapps.train.data.folders import image_folder as image_folder
 from flaxapps.train.data.tables import image_table as image_table
 from flaxapps.train.early_stopping import EarlyStopping as EarlyStopping
 from flaxapps.train.errors import CheckpointError as CheckpointError
+from flaxapps.train.errors import DivergenceError as DivergenceError
 from flaxapps.train.errors import Interrupted as Interrupted
 from flaxapps.train.errors import TrainingError as TrainingError
 from flaxapps.train.evaluation import evaluate as evaluate
@@ -59,6 +60,7 @@ from flaxapps.train.step.sums import Mean as Mean
 from flaxapps.train.step.targets import Targets as Targets
 from flaxapps.train.updates.averaged import averaged as averaged
 from flaxapps.train.updates.layerwise import layerwise_decay as layerwise_decay
+from flaxapps.train.updates.lookahead import keep_slow as keep_slow
 from flaxapps.train.updates.weight_decay import weight_decay_mask as weight_decay_mask
 from flaxapps.transforms.logits import last_activation as last_activation
 from flaxapps.transforms.logits import without_last_activation as without_last_activation

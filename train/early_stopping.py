@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LARGER_IS_BETTER = re.compile(r"accuracy|(^|_)(auc|precision|recall|f1|r2)(_?score)?$", re.IGNORECASE)
+LARGER_IS_BETTER = re.compile(r"accuracy|(^|_)(acc|auc|precision|recall|f1|r2)(_?score)?$", re.IGNORECASE)
+SMALLER_IS_BETTER = re.compile(r"loss|error|(^|_)(mae|mse|rmse|mape|msle|learning_rate)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class EarlyStopping:
         monitor: Name in the history.
         patience: Epochs without improvement after which to stop.
         min_delta: Smallest change that counts as an improvement.
-        mode: "min", "max", or "auto": "max" for accuracies, AUC, precision, recall, F1 and R squared.
+        mode: "min", "max", or "auto": "max" for accuracies, AUC, precision, recall, F1 and R squared, "min" for losses
+            and errors. For others, such as your own metrics, say which.
         restore_best: Whether `fit` returns the variables of the best epoch instead of the last.
     """
 
@@ -38,12 +40,18 @@ class EarlyStopping:
             names: Names of the values in its history that are numbers.
 
         Raises:
-            ValueError: `monitor` is not among them, so that the run would never stop.
+            ValueError: `monitor` is not among them, so that the run would never stop; or nothing tells whether a larger
+                value is better.
         """
         if self.monitor not in names:
             advice = "; give validation_data" if self.monitor.removeprefix("val_") in names else ""
             raise ValueError(
                 f"early_stopping monitors {self.monitor!r}, but the run has {', '.join(sorted(names))}{advice}"
+            )
+        if self.mode == "auto" and not any(rule.search(self.monitor) for rule in (LARGER_IS_BETTER, SMALLER_IS_BETTER)):
+            raise ValueError(
+                f"early_stopping monitors {self.monitor!r}, whose name does not tell whether larger is better: give "
+                'mode="max" or mode="min"'
             )
 
     def best_epoch(self, history: Mapping[str, Sequence[Any]]) -> int | None:

@@ -7,6 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+NOTHING_LEFT = (
+    "No finite parameters are left of the training. To keep those of the last epochs, give `checkpoint_dir`, or an "
+    "`early_stopping` that restores the best."
+)
+
 
 class TrainingError(RuntimeError):
     """Training cannot continue.
@@ -17,6 +22,10 @@ class TrainingError(RuntimeError):
     """
 
     result: Any = None
+
+
+class DivergenceError(TrainingError):
+    """The loss, a parameter or a moving statistic is NaN or infinite, though the images and labels are finite."""
 
 
 class CheckpointError(TrainingError):

@@ -1,5 +1,6 @@
 """Forms of arguments: what users type for `fit` and `evaluate` is brought to one form, or refused in a sentence."""
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,22 @@ from flaxapps.train.data.balance import BALANCED
 from flaxapps.train.data.sources import takes
 from flaxapps.train.early_stopping import EarlyStopping
 from flaxapps.train.optimizers import find_optimizer
+
+# What functions call their arguments. Losses of Optax that call the first "predictions" are symmetric.
+OUTPUTS = (
+    "input",
+    "inputs",
+    "log_predictions",
+    "logit",
+    "logits",
+    "output",
+    "outputs",
+    "pred",
+    "preds",
+    "y_pred",
+    "yhat",
+)
+LABELS = ("label", "labels", "log_targets", "target", "targets", "y", "y_true")
 
 
 def brought_to_form(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -67,7 +84,27 @@ def _loss(given: Any) -> Any:
     wanted = 'the name of a loss, such as "categorical_crossentropy", or a function of (labels, outputs)'
     if not isinstance(given, str) and not _is_function(given, 2):
         raise TypeError(wanted)
+    _check_order(given)
     return given
+
+
+def _check_order(given: Any) -> None:
+    """Checks that a function does not name its arguments in Optax's and PyTorch's order, which would go unnoticed.
+
+    Raises:
+        TypeError: It does.
+    """
+    if not callable(given):
+        return
+    try:
+        names = list(inspect.signature(given).parameters)[:2]
+    except (TypeError, ValueError):  # built in
+        return
+    if names and names[0] in OUTPUTS and names[-1] in LABELS:
+        raise TypeError(
+            f"a function of (labels, outputs), in this order; for one of ({', '.join(names)}) give "
+            "lambda labels, outputs: function(outputs, labels)"
+        )
 
 
 def _layer_names(given: Any) -> frozenset[str]:
@@ -104,7 +141,10 @@ def _metrics(given: Any) -> tuple[Any, ...]:
     given = [given] if isinstance(given, str) or callable(given) else given
     if not isinstance(given, Iterable):
         raise TypeError('names or functions, such as ("accuracy",), or a dict of these by the names of outputs')
-    return tuple(given)
+    metrics = tuple(given)
+    for metric in metrics:
+        _check_order(metric)
+    return metrics
 
 
 def _class_weights(given: Any) -> dict[int, float] | str | None:

@@ -17,7 +17,7 @@ from flaxapps.train.callbacks import Callback
 from flaxapps.train.data.conversion import as_dataset
 from flaxapps.train.devices.results import place_result
 from flaxapps.train.early_stopping import EarlyStopping
-from flaxapps.train.errors import attach_result, interrupted
+from flaxapps.train.errors import NOTHING_LEFT, TrainingError, attach_result, interrupted
 from flaxapps.train.history import History
 from flaxapps.train.interruption import InterruptedRun
 from flaxapps.train.moved import accept_moved_keywords
@@ -141,7 +141,8 @@ def fit(
 
     Raises:
         ValueError: Arguments do not fit each other, the model or the data; all problems are listed.
-        TrainingError: There is no data, or the loss is NaN or infinite (the message names the step).
+        TrainingError: There is no data, or it is NaN or infinite (the message names the step and the examples).
+        DivergenceError: The loss, a parameter or a statistic is NaN or infinite.
         CheckpointError: Checkpoints belong to another run (the differences are listed), or cannot be read or written.
         Interrupted: SIGTERM or Ctrl-C was received. The run is saved first if there is a `checkpoint_dir`.
 
@@ -170,6 +171,8 @@ def _fit(given: FitArguments) -> FitResult:
             with suppress(Exception):  # the error itself matters more than what cannot be kept
                 if run.rescue():
                     attach_result(error, _result(run, given, "error"))
+                elif isinstance(error, TrainingError) and run.position.step:
+                    error.add_note(NOTHING_LEFT)
             raise
         if run.best.restore_best and stopped != "interrupted":
             run.restore_best()

@@ -5,6 +5,8 @@ from types import MappingProxyType
 
 import optax
 
+from flaxapps.train.updates.lookahead import is_lookahead, keep_slow
+
 EPSILON = 1e-7  # of all optimizers of Keras; Optax's own default is 1e-8
 # Keras's default rates and constants. Left out are those whose steps differ from Optax's: adafactor, ftrl, muon, nadam.
 OPTIMIZERS: MappingProxyType[str, Callable[[], optax.GradientTransformation]] = MappingProxyType(
@@ -22,7 +24,7 @@ OPTIMIZERS: MappingProxyType[str, Callable[[], optax.GradientTransformation]] = 
 
 
 def find_optimizer(given: str | optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns an optimizer of Optax as it is, and one of Keras's names with Keras's default rate and constants.
+    """Returns an optimizer as `fit` takes it, of one of Keras's names with Keras's default rate and constants.
 
     >>> find_optimizer("adam").init({}) == optax.adam(1e-3).init({})
     True
@@ -41,4 +43,4 @@ def find_optimizer(given: str | optax.GradientTransformation) -> optax.GradientT
         return OPTIMIZERS[given.lower()]()
     if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in ("init", "update")):
         raise TypeError(wanted)
-    return given
+    return keep_slow(given) if is_lookahead(given) else given

@@ -8,7 +8,7 @@ import optax
 
 from flaxapps.model import Model
 from flaxapps.train.callbacks import Event, StepEnd
-from flaxapps.train.errors import TrainingError
+from flaxapps.train.errors import DivergenceError
 from flaxapps.train.loop import fit
 
 SMOOTHING = 0.98  # of the running mean of the loss; this and the next two are fastai's
@@ -86,14 +86,20 @@ def find_rate(
         The rates, the losses and a suggestion.
 
     Raises:
-        ValueError: The range or the number of steps is not valid, or as for `fit`.
-        TrainingError: The first loss is NaN or infinite, or there is no data.
+        ValueError: The range, the number of steps or `optimizer` is not valid, or as for `fit`.
+        TrainingError: The first loss is NaN or infinite, or there is no data, or an image or label is NaN or infinite.
     """
     if not 0 < lowest < highest or steps < 2:
         raise ValueError(f"rates should be 0 < lowest < highest, steps at least 2: got {lowest}, {highest} and {steps}")
+    given: Any = optimizer
+    if not callable(given):
+        wanted = "a function of a learning rate, such as optax.adam"
+        raise ValueError(f"optimizer should be {wanted}, got {given!r:.80}")
     growth = (highest / lowest) ** (1 / (steps - 1))
     watch = _Watch(steps)
-    options = {"verbose": False, **options, "callbacks": [*options.get("callbacks", ()), watch]}
+    callbacks = options.get("callbacks") or ()
+    callbacks = [callbacks] if callable(callbacks) else list(callbacks)
+    options = {"verbose": False, **options, "callbacks": [*callbacks, watch]}
     try:
         # Data has at least one batch, so that as many epochs are enough.
         fit(
@@ -102,7 +108,7 @@ def find_rate(
         )  # fmt: skip # kept on few lines on purpose
     except _Ended:
         pass
-    except TrainingError:  # the loss is NaN or infinite: it has diverged
+    except DivergenceError:
         if not watch.losses:
             raise
     rates = tuple(lowest * growth**step for step in range(len(watch.losses)))

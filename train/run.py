@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from flaxapps.inference.preprocessing import Function
 from flaxapps.runtime.process import return_freed_memory
@@ -18,7 +19,7 @@ from flaxapps.train.data.labels import check_labels
 from flaxapps.train.data.pipeline import reading
 from flaxapps.train.devices.placement import Placement, StepFunction, fetch
 from flaxapps.train.early_stopping import EarlyStopping
-from flaxapps.train.errors import TrainingError
+from flaxapps.train.errors import DivergenceError, TrainingError
 from flaxapps.train.evaluation import evaluate_placed
 from flaxapps.train.finite import all_finite, describe_batch
 from flaxapps.train.history import add_fetched, extend, fetch_sums, values_of
@@ -102,7 +103,8 @@ class Run:
         The values of a step are fetched while the next one is computed, so that the devices never wait for Python.
 
         Raises:
-            TrainingError: The loss is NaN or infinite.
+            TrainingError: The images or labels of a batch are NaN or infinite.
+            DivergenceError: The loss is, of finite ones.
             InterruptedRun: A signal was received.
         """
         done = self.position
@@ -136,7 +138,7 @@ class Run:
         """Saves within an epoch.
 
         Raises:
-            TrainingError: The loss, a parameter or a statistic is NaN or infinite.
+            DivergenceError: The loss, a parameter or a statistic is NaN or infinite.
         """
         self.settle()
         self.check_finite()
@@ -152,7 +154,9 @@ class Run:
         if not math.isfinite(fetched["loss"].total):
             loss = f"The loss is {fetched['loss'].value} at step {position.step}"
             broken = describe_batch(images, labels)
-            self._stop(loss, f"In its batch {broken}." if broken else f"Its images and labels are finite. {CAUSES}")
+            if broken:
+                raise TrainingError(self._explain(loss, f"In its batch {broken}."))
+            raise DivergenceError(self._explain(loss, f"Its images and labels are finite. {CAUSES}"))
         self.position = self.position._replace(sums=add_fetched(self.position.sums, fetched))
         epoch = self.initial_epoch + position.epoch
         self._tell(StepEnd(position.step, epoch, position.batch, fetched["loss"].count, values_of(fetched)))
@@ -164,7 +168,8 @@ class Run:
             Whether a callback asked to stop.
 
         Raises:
-            TrainingError: There was no batch, or a parameter or statistic is NaN or infinite.
+            TrainingError: There was no batch.
+            DivergenceError: A parameter or statistic is NaN or infinite.
             InterruptedRun: A signal was received.
         """
         if not self.position.sums:
@@ -204,10 +209,11 @@ class Run:
         """Checks that the parameters and statistics are finite.
 
         Raises:
-            TrainingError: They are not.
+            DivergenceError: They are not.
         """
         if not all_finite((self.state.params, self.state.batch_stats)):
-            self._stop(f"A parameter or a moving statistic is NaN or infinite after step {self.position.step}", CAUSES)
+            what = f"A parameter or a moving statistic is NaN or infinite after step {self.position.step}"
+            raise DivergenceError(self._explain(what, CAUSES))
 
     def save(self) -> None:
         """Writes a checkpoint, if the run has any."""
@@ -269,10 +275,15 @@ class Run:
                 raise ValueError(f"A callback can set hyperparameters after an epoch, not after a step: {dict(values)}")
             set_there = with_hyperparameters(self.state.optimizer_state, values)
             self.state = self.state.replace(optimizer_state=set_there)
-        return True in [answer for answer in answers if isinstance(answer, bool)]
+        return any(map(_is_true, answers))
 
-    def _stop(self, what: str, why: str) -> None:
+    def _explain(self, what: str, why: str) -> str:
+        """Returns the message of an error that ends the run."""
         saved = None if self.checkpoints is None else self.checkpoints.newest()
-        raise TrainingError(
-            f"{what} (epoch {self.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
-        )
+        return f"{what} (epoch {self.epoch + 1}). The last good checkpoint: {saved or 'none was written'}. {why}"
+
+
+def _is_true(answer: Any) -> bool:
+    """Whether an answer is True, also NumPy's or JAX's; other values, such as that of `list.append`, mean nothing."""
+    is_bool = getattr(answer, "shape", None) == () and getattr(answer, "dtype", None) == np.bool_
+    return answer is True or (is_bool and bool(answer))

@@ -57,7 +57,11 @@ def advice_on_shape(wanted: Shape, got: tuple[int, ...]) -> str:
 
     >>> advice_on_shape((8, 8, 3), (16, 3, 8, 8))
     ': these have channels first, but it takes channels last: np.moveaxis(images, 1, -1)'
+    >>> advice_on_shape((8, 8, 1), (16, 8, 8))
+    ': give them their one channel with x[..., None]'
     """
+    if got[1:] == wanted[:-1] and wanted[-1] == 1:  # the advice below would be wrong for grey images without channels
+        return ": give them their one channel with x[..., None]"
     if len(got) == len(wanted):
         return ": put one image into a batch with x[None]"
     moved = (("first", "last", "1, -1", (*got[2:], *got[1:2])), ("last", "first", "-1, 1", (*got[-1:], *got[1:-1])))

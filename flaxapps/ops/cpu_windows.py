@@ -29,10 +29,10 @@ def depthwise_convolution(
 ) -> jax.Array:
     """Sums over the window offsets of the kernel; half precision is accumulated in float32."""
     height, width, channels, multiplier = kernel.shape
-    wide = at_least_float32(kernel.astype(x.dtype)).reshape(height * width, channels, multiplier)
+    wide = at_least_float32(kernel.astype(x.dtype)).reshape(height * width, 1, 1, 1, channels, multiplier)
     shifts = map(at_least_float32, window_slices(x, 0.0, (height, width), strides, padding, dilation))
     if multiplier == 1:
-        return sum_up(shift * place[:, 0] for shift, place in zip(shifts, wide, strict=True)).astype(x.dtype)
+        return sum_up(shift * place[..., 0] for shift, place in zip(shifts, wide, strict=True)).astype(x.dtype)
     total = sum_up(shift[..., None] * place for shift, place in zip(shifts, wide, strict=True))
     return total.reshape(*total.shape[:3], channels * multiplier).astype(x.dtype)
 

@@ -113,11 +113,11 @@ def depthwise_convolution(
     x = pad(x, window_padding(x, size, strides, padding, dilation), zero_point)
 
     def shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        places = kernel.reshape(math.prod(size), *kernel.shape[2:])
+        places = kernel.reshape(math.prod(size), 1, 1, 1, *kernel.shape[2:])
         slices = cpu.window_slices(x, 0.0, size, strides, "valid", dilation)
         wide = (each.astype(jnp.float32) for each in slices)
         if kernel.shape[3] == 1:
-            return cpu.sum_up(each * place[:, 0] for each, place in zip(wide, places, strict=True))
+            return cpu.sum_up(each * place[..., 0] for each, place in zip(wide, places, strict=True))
         total = cpu.sum_up(each[..., None] * place for each, place in zip(wide, places, strict=True))
         return total.reshape(*total.shape[:3], -1)
 

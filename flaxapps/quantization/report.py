@@ -204,7 +204,8 @@ def _compute_powers(
     accumulated: jax.Array,
 ) -> list[jax.Array]:
     activation = get_activation(relu or "linear")
-    own = activation(layer.call(weights, int8.quantize(source, scale, zero_point)))
+    with jax.numpy_rank_promotion("allow"):  # as where the model runs its layers
+        own = activation(layer.call(weights, int8.quantize(source, scale, zero_point)))
     signal = signal.astype(jnp.float32)
     return [jnp.sum(each**2) for each in (signal, signal - own, signal - activation(accumulated))]
 

@@ -1,6 +1,7 @@
 """Export to Keras 3: rewrites layers that only older versions have as layers and operations of Keras 3."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from flaxapps.graph.graph import Graph
 from flaxapps.graph.shapes import pair
 from flaxapps.graph.symbolic import Layer, Node
 from flaxapps.layers.activations import keras2_hard_sigmoid
-from flaxapps.layers.augmentation.geometry import SEPARATE_FLIPS
+from flaxapps.layers.augmentation.geometry import SEPARATE_FLIPS, UNCHANGED, covering, largest_part
 from flaxapps.layers.resampling import METHODS
 from flaxapps.layers.spatial import spread
 from flaxapps.model import Model, Network
@@ -25,7 +26,7 @@ def for_keras3(model: Model, variables: Mapping[str, Any]) -> Network:
         variables: Its arrays.
 
     Raises:
-        WeightError: A layer resizes images of a free size with a TensorFlow method.
+        WeightError: A layer resizes or crops images of a free size as no layer of Keras 3 does.
     """
     if not any(_is_older(layer) for layer in _all_layers(model.graph)):
         return Network(model, dict(variables))
@@ -42,6 +43,8 @@ def for_keras3(model: Model, variables: Mapping[str, Any]) -> Network:
             inputs = [cast(inputs[0])]
         if getattr(layer, "interpolation", None) in METHODS:
             return _resampled(layer, inputs[0], first)
+        if isinstance(layer, layers.RandomCrop) and layer.outside != UNCHANGED:
+            return _without_chance(layer, inputs[0])
         if isinstance(layer, layers.RandomFlip) and layer.mode == SEPARATE_FLIPS:
             across = layers.RandomFlip("horizontal", name=layer.name, dtype=layer.dtype)(inputs)
             return layers.RandomFlip("vertical", dtype=layer.dtype)(across)
@@ -60,7 +63,11 @@ def _casts(layer: Layer) -> bool:
 
 def _is_older(layer: Layer) -> bool:
     activation, interpolation = getattr(layer, "activation", None), getattr(layer, "interpolation", None)
-    if _casts(layer) or getattr(layer, "mode", None) == SEPARATE_FLIPS:
+    if (
+        _casts(layer)
+        or getattr(layer, "mode", None) == SEPARATE_FLIPS
+        or getattr(layer, "outside", UNCHANGED) != UNCHANGED
+    ):
         return True
     return activation is keras2_hard_sigmoid or interpolation in METHODS or _is_causal(layer)
 
@@ -68,6 +75,37 @@ def _is_older(layer: Layer) -> bool:
 def _is_causal(layer: Layer) -> bool:
     """Whether a layer has causal padding that Keras 3 does not support."""
     return isinstance(layer, layers.SeparableConv1D) and layer.padding == "causal"
+
+
+def _without_chance(layer: layers.RandomCrop, node: Node) -> Node:
+    """What RandomCrop of Keras before 3.8 does outside training, as layers of Keras 3, whose RandomCrop does not.
+
+    Raises:
+        WeightError: Images have a free size, on which it depends.
+    """
+    warnings.warn(
+        f"Layer {layer.name!r}, a RandomCrop of Keras before 3.8, is saved as the resizing that it is outside "
+        "training, where RandomCrop of Keras 3.8 and later changes nothing. It is no longer random in training",
+        stacklevel=2,
+    )
+    named: dict[str, Any] = {"name": layer.name, "dtype": layer.dtype}
+    size = layer.height, layer.width
+    if layer.outside == "part":
+        return layers.Resizing(*size, crop_to_aspect_ratio=True, **named)(node)
+    height, width = node.shape[1:3]
+    if height is None or width is None:
+        raise WeightError(
+            f"Layer {layer.name!r} is a RandomCrop of {'Keras 3.6' if layer.outside == 'corner' else 'tf.keras 2.6'} "
+            "for images of a free size, which no layer of Keras 3 is: give the images a size"
+        )
+    if layer.outside == "cover":
+        return layers.CenterCrop(*size, **named)(
+            layers.Resizing(*covering((height, width), size), dtype=layer.dtype)(node)
+        )
+    top, left = largest_part((height, width), size)
+    around = (top, max(height - top - layer.height, 0)), (left, max(width - left - layer.width, 0))
+    part = layers.Cropping2D(around, dtype=layer.dtype)(node)
+    return layers.Resizing(*size, **named)(part)
 
 
 def _padded_before(layer: Any, node: Node) -> Node:

@@ -1,4 +1,4 @@
-"""Adapt the inputs of layers of older versions, so that results are the same: integer images, crops."""
+"""Adapt the inputs of layers of older versions, so that results are the same: integer images."""
 
 import warnings
 from collections.abc import Sequence
@@ -29,8 +29,6 @@ def as_in_version(layer: Layer, nodes: Sequence[Node], version: Version) -> Sequ
     """
     if isinstance(layer, layers.Dot) and version.numbers < (2, 3, 0):
         _check_products(layer, nodes, version)
-    if isinstance(layer, layers.CenterCrop) and layer.stored_class == "RandomCrop":
-        nodes = [_shorter_side(layer, nodes[0]) if version.major < 3 else _part(layer, nodes[0])]
     _check_encoding(layer, nodes, version)
     if version.numbers >= (3, 6, 0) or not any(map(is_integer, nodes)):
         return nodes
@@ -87,39 +85,6 @@ def _check_products(layer: layers.Dot, nodes: Sequence[Node], version: Version) 
         f"Layer {layer.name!r} of kind Dot has inputs of shapes {[node.shape for node in nodes]}. With more than "
         "two dimensions beside the batch, Keras before 2.3 computed other products, which are not imported"
     )
-
-
-def _shorter_side(layer: layers.CenterCrop, node: Node) -> Node:
-    """Resize the image to the smallest size with its aspect ratio that covers the crop."""
-    height, width = _sizes(layer, node)
-    if height / width > layer.height / layer.width:
-        size = int(layer.width * height / width), layer.width
-    else:
-        size = layer.height, int(layer.height * width / height)
-    return layers.Resizing(*size, dtype=layer.dtype)(_floats(node))
-
-
-def _part(layer: layers.CenterCrop, node: Node) -> Node:
-    """The crop of Keras 3.6 and 3.7: it starts at the corner of the largest central crop of its aspect ratio."""
-    height, width = _sizes(layer, node)
-    rows = max(min(height, int(float(width * layer.height) / layer.width)), 1)
-    columns = max(min(width, int(float(height * layer.width) / layer.height)), 1)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    below, behind = max(height - top - layer.height, 0), max(width - left - layer.width, 0)
-    part = layers.Cropping2D(((top, below), (left, behind)), dtype=layer.dtype)(node)
-    if part.shape[1:3] == (layer.height, layer.width):
-        return part
-    return layers.Resizing(layer.height, layer.width, dtype=layer.dtype)(part)
-
-
-def _sizes(layer: Layer, node: Node) -> tuple[int, int]:
-    height, width = node.shape[1:3]
-    if height is None or width is None:
-        raise ValueError(
-            f"Layer {layer.name!r} of kind RandomCrop gets images of a free size, which is not imported for files of "
-            "Keras 3.6 or 3.7 and from before 2.7"
-        )
-    return height, width
 
 
 def is_integer(node: Node) -> bool:

@@ -27,6 +27,7 @@ from weight_port import WeightError
 # Fields with another name in Keras, because that name is taken by an attribute of `Layer`.
 RENAMED_HERE = ("layers_in_order", "output_size")
 EXPORTED_AS = {"GroupedQueryAttention": "GroupQueryAttention"}
+UNKNOWN_TO_KERAS = ("outside",)  # fields of layers that `for_keras3` replaces where they have another value
 WITHOUT_BASE_OPTIONS = ("Pipeline",)  # classes that take neither `trainable` nor `dtype`
 # Keras's policies by compute dtype. The mixed ones keep parameters in float32; "bfloat16" would not.
 POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -79,7 +80,7 @@ def layer_entry(layer: Layer, dtype: str, shapes: Sequence[Shape], channels_firs
 def _configured(layer: Layer, dtype: str, known: bool = True) -> dict[str, Any]:
     every_layers = {field.name for field in dataclasses.fields(Layer)}.union(layer.call_fields)
     names = [field.name for field in dataclasses.fields(layer) if field.name not in every_layers]
-    names = [name for name in names if not name.endswith("_initializer")]
+    names = [name for name in names if not name.endswith("_initializer") and name not in UNKNOWN_TO_KERAS]
     config = {"name": keras_name(layer.name), "trainable": layer.trainable, "dtype": policy(dtype)}
     if layer.class_name.startswith(("Discretization", "SpatialDropout")):
         del config["trainable"]  # these classes do not take it

@@ -6,7 +6,7 @@ some scans of each. A seed chooses scans, initial parameters and order. Takes ab
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +136,27 @@ def accuracy(model: Model, task: Task, start: Mapping[str, Any], variant: Varian
     return value
 
 
+def print_table(title: str, accuracies: Mapping[str, Sequence[float]]) -> None:
+    """Prints the accuracies of each seed and their differences to the first row, seed by seed, in percent.
+
+    Args:
+        title: What was measured.
+        accuracies: Accuracies of all seeds by what was done, from 0 to 1.
+    """
+    print(f"\n{title}, {len(next(iter(accuracies.values())))} seeds\n")
+    print("| | mean | deviation | difference | its deviation | better, equal, worse | seeds |\n|" + "---|" * 7)
+    plain = 100 * np.array(next(iter(accuracies.values())))
+    for name, values in accuracies.items():
+        found = 100 * np.array(values)
+        change = found - plain
+        counts = ", ".join(str(int(count)) for count in ((change > 0).sum(), (change == 0).sum(), (change < 0).sum()))
+        print(
+            f"| {name} | {found.mean():.1f} | {found.std(ddof=1):.1f} | {change.mean():+.2f} | {change.std(ddof=1):.2f}"
+            f" | {counts} | {' '.join(f'{value:.1f}' for value in found)} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
@@ -144,20 +165,13 @@ def main() -> None:
     for task in TASKS:
         starts = [pretrain(trunk, seed, first) if task.pretrained else {} for seed in seeds]
         model = reader(trunk, task.classes)
-        print(f"\n{task.title}, {task.epochs} epochs; accuracy on the other scans, {len(seeds)} seeds\n")
-        print("| | mean | of each seed | mean difference | seeds better, equal, worse |\n|---|---|---|---|---|")
-        plain = np.zeros(len(seeds))
-        for number, variant in enumerate(variants(model, task)):
-            found = np.array(
-                [accuracy(model, task, start, variant, seed) for seed, start in zip(seeds, starts, strict=True)]
-            )
-            plain = found if number == 0 else plain
-            change = found - plain
-            counts = (change > 0).sum(), (change == 0).sum(), (change < 0).sum()
-            each, shown = " ".join(f"{100 * value:.1f}" for value in found), ", ".join(str(int(n)) for n in counts)
-            print(
-                f"| {variant.title} | {found.mean():.1%} | {each} | {100 * change.mean():+.2f} | {shown} |", flush=True
-            )
+        found = {
+            variant.title: [
+                accuracy(model, task, start, variant, seed) for seed, start in zip(seeds, starts, strict=True)
+            ]
+            for variant in variants(model, task)
+        }
+        print_table(f"{task.title}, {task.epochs} epochs; accuracy on the other scans", found)
 
 
 if __name__ == "__main__":

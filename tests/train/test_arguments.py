@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from flaxapps import train
+from flaxapps import Input, Model, layers, train
 from tests.train.small import SGD, assert_same, fit, small_data, small_model
 
 IMAGES, LABELS = DATA = small_data(36)
@@ -91,6 +91,23 @@ def test_all_wrong_arguments_are_listed():
     with pytest.raises(ValueError, match="fit cannot run") as error:
         fit(DATA, MODEL, **{name: value for name, (value, _) in WRONG.items()})
     assert all(says in str(error.value) for _, says in WRONG.values())
+
+
+def test_a_loss_or_metric_with_its_arguments_in_the_order_of_optax_is_refused():
+    """Of one-hot labels, softmax_cross_entropy of Optax took the labels for logits and trained on that."""
+
+    def right(y_pred, y_true):
+        return y_pred[:, 0] == y_true
+
+    for wrong in ({"loss": optax.softmax_cross_entropy}, {"metrics": right}, {"metrics": ["accuracy", right]}):
+        with pytest.raises(ValueError, match=r"of \(labels, outputs\), in this order; for one of"):
+            fit(DATA, MODEL, **wrong)
+    targets = DATA[0][:, 0, 0, :1]
+    image = Input((8, 8, 3))
+    model = Model(image, layers.Dense(1)(layers.GlobalAveragePooling2D()(image)))
+    one, _ = fit((DATA[0], targets), model, loss=optax.squared_error, metrics=())
+    other, _ = fit((DATA[0], targets), model, loss="mse", metrics=())
+    np.testing.assert_allclose(one.history["loss"], other.history["loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [dict, lambda labels: labels, ["mse"]], ids=["class", "one argument", "list"])

@@ -3,6 +3,8 @@
 import io
 import time
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -41,6 +43,13 @@ def test_verbose(verbose, capsys):
     assert output == ""
     what_trains, epoch = "5 of 5 layers train, ", "\nEpoch 1/1: loss "
     assert (errors.startswith(what_trains) and epoch in errors) if verbose else errors == ""
+
+
+@pytest.mark.parametrize("answer", [True, np.bool_(True), jnp.asarray(True), 1, [True]], ids=repr)
+def test_a_callback_ends_the_run_with_a_true_of_any_kind(answer):
+    """A comparison of NumPy's numbers was taken for no answer."""
+    result, _ = fit(DATA, epochs=2, callbacks=[lambda event: answer if isinstance(event, train.EpochEnd) else None])
+    assert result.stopped == (None if isinstance(answer, int | list) and answer is not True else "callback")
 
 
 def test_tensorboard_files_hold_the_values(tmp_path):

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from flaxapps import train
+from flaxapps.train.errors import NOTHING_LEFT
 from tests.places import ROOT
 from tests.train.small import assert_same, fit, small_data, small_model
 
@@ -62,11 +63,13 @@ def test_nan_goes_back_to_the_last_checkpoint(tmp_path):
     options = {"epochs": 9, "optimizer": optax.sgd(rates), "callbacks": [keep_in(kept)]}
     with pytest.raises(train.TrainingError, match="loss is nan") as error:
         fit(DATA, MODEL, checkpoint_dir=tmp_path, **options)
+    assert len(error.value.__notes__) == 1
     assert error.value.result.steps == 3
     assert_same(jax.device_get(error.value.result.variables), kept[0])
-    with pytest.raises(train.TrainingError) as error:
+    with pytest.raises(train.DivergenceError) as error:
         fit(DATA, MODEL, **options)
-    assert error.value.result is None  # nothing else was kept
+    assert error.value.result is None
+    assert error.value.__notes__ == [NOTHING_LEFT]
 
 
 def test_an_unreadable_batch_carries_the_training_so_far():

@@ -203,6 +203,10 @@ def test_when_to_stop(monitor, values, patience, stops):
     assert train.EarlyStopping(monitor, patience=patience).should_stop({monitor: values}) is stops
 
 
+def closeness(labels, outputs):
+    return jnp.take_along_axis(outputs, labels[:, None], axis=1)[:, 0]
+
+
 @pytest.mark.parametrize(
     ("monitor", "options", "says"),
     [
@@ -210,6 +214,7 @@ def test_when_to_stop(monitor, values, patience, stops):
         ("val_acc", {"validation_data": DATA}, "'val_acc', but the run has accuracy, loss, val_accuracy, val_loss"),
         ("confusion_matrix", {"metrics": ("confusion_matrix",)}, "'confusion_matrix', but the run has loss"),
         ("accuracy", {"loss": "mse"}, None),
+        ("closeness", {"metrics": (closeness,)}, "'closeness', whose name does not tell.*give mode=\"max\" or"),
     ],
 )
 def test_early_stopping_on_what_is_not_there_is_an_error_before_the_first_step(monitor, options, says):

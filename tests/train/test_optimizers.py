@@ -97,6 +97,49 @@ def test_on_eight_devices_and_in_parts_as_on_one(name, parallel):
     assert_close(many.state.params, one.state.params, 1e-4)
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_lookahead_is_returned_at_its_slow_parameters(reset, tmp_path):
+    """As its example in Optax, by hand; resumed from checkpoints to the last bit."""
+    optimizer = optax.lookahead(optax.sgd(0.05, momentum=0.9), 3, 0.5, reset_state=reset)
+    images, labels = DATA[0][:16], DATA[1][:16]
+    variables = MODEL.init_variables()
+    pair, statistics = optax.LookaheadParams.init_synced(variables["params"]), variables["batch_stats"]
+
+    def loss(params, statistics):
+        variables = {"params": params, "batch_stats": statistics}
+        outputs, updates = MODEL.apply(variables, images, train=True, mutable=["batch_stats"])
+        picked = jnp.log(jnp.take_along_axis(outputs, labels[:, None], axis=1))
+        return -picked.mean(), updates["batch_stats"]
+
+    differentiate, state = jax.jit(jax.grad(loss, has_aux=True)), optimizer.init(pair)
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(4):
+            gradients, statistics = differentiate(pair.fast, statistics)
+            changes, state = optimizer.update(gradients, state, pair)
+            pair = optax.apply_updates(pair, changes)
+    options = {"optimizer": optimizer, "devices": ONE}
+    found, _ = fit((images, labels), MODEL, epochs=4, **options)
+    assert_close(found.variables["params"], pair.slow, 1e-5)
+    assert_close(found.state.params, pair.fast, 1e-5)
+    value = train.evaluate(MODEL, found.variables, (images, labels))["loss"]
+    best = train.EarlyStopping("loss", patience=9)  # of epoch 3
+    watched, _ = fit(
+        (images, labels), MODEL, epochs=4, validation_data=(images, labels), early_stopping=best, **options
+    )
+    assert watched.history["val_loss"][-1] == pytest.approx(value, rel=1e-5)
+    assert_same(watched.variables["params"], found.variables["params"])
+    fit((images, labels), MODEL, epochs=2, checkpoint_dir=tmp_path, **options)
+    checkpoints = train.CheckpointFolder(tmp_path, resume=True)
+    resumed, _ = fit((images, labels), MODEL, epochs=4, checkpoint_dir=checkpoints, **options)
+    assert_same(resumed.variables, found.variables)
+
+
+def test_lookahead_inside_another_optimizer_is_an_error():
+    inside = optax.chain(optax.clip(1.0), optax.lookahead(optax.sgd(0.1), 3, 0.5))
+    with pytest.raises(ValueError, match=r"optax.lookahead\(optax.chain\(...\), 5, 0.5\)"):
+        fit(DATA, MODEL, optimizer=inside)
+
+
 def injected(rate=0.05):
     return optax.inject_hyperparams(optax.sgd)(learning_rate=rate, momentum=0.9)
 

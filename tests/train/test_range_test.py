@@ -49,9 +49,30 @@ def test_what_is_wrong_is_said():
     for wrong in ({"lowest": 1.0, "highest": 0.1}, {"lowest": 0.0}, {"steps": 1}):
         with pytest.raises(ValueError, match="0 < lowest < highest"):
             train.find_rate(model, variables, DATA, optimizer=sgd, **wrong)
+    for optimizer in ("adam", optax.adam(1e-3)):
+        with pytest.raises(ValueError, match=r"a function of a learning rate, such as optax.adam, got"):
+            train.find_rate(model, variables, DATA, optimizer=optimizer)
     broken = np.full_like(DATA[0], np.nan), DATA[1]
     with pytest.raises(train.TrainingError, match="loss is nan"):
         train.find_rate(model, variables, broken, optimizer=sgd)
+
+
+def test_only_divergence_ends_the_test():
+    """Images or labels that are NaN, and errors of callbacks, were taken for divergence after the first step."""
+    model = small_model()
+
+    def stop(event):
+        raise train.TrainingError("the disk is full")
+
+    def batches():
+        yield DATA[0][:16], DATA[1][:16]
+        yield np.full_like(DATA[0][:16], np.nan), DATA[1][:16]
+
+    options = {"optimizer": sgd, "batch_size": 16}
+    with pytest.raises(train.TrainingError, match="images of examples 0, 1"):
+        train.find_rate(model, model.init_variables(), batches, **options)
+    with pytest.raises(train.TrainingError, match="disk is full"):
+        train.find_rate(model, model.init_variables(), DATA, callbacks=stop, **options)
 
 
 def test_a_rate_is_rounded_to_a_digit():

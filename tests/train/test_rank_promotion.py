@@ -1,4 +1,4 @@
-"""Networks, preprocessing and training under jax_numpy_rank_promotion="raise", as flax.linen works under it."""
+"""Networks, preprocessing and training under jax_numpy_rank_promotion="raise", the slow ones too."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,7 @@ import pytest
 from flaxapps import Input, Model, explain, layers, model_info, predict, train
 from flaxapps.applications.imagenet_utils import MODES, preprocess_input
 from flaxapps.registry import build_model
+from tests.places import ROOT
 from tests.train.small import fit, small_data, small_model
 
 IMAGES, LABELS = small_data(20)
@@ -22,9 +23,18 @@ NETWORKS = ["mobilenet", *(pytest.param(name, marks=pytest.mark.slow) for name i
 @pytest.fixture(autouse=True)
 def raises() -> Iterator[None]:
     with jax.numpy_rank_promotion("raise"):
-        with pytest.raises(ValueError, match="rank_promotion"):
-            jnp.ones((2, 3)) + jnp.ones(3)
         yield
+
+
+def test_our_packages_alone_may_not_promote():
+    """All tests run under this rule."""
+    for folder in ("flaxapps", "train", "weight_port", "tests", "keras"):
+        code = compile("jnp.ones((2, 3)) + jnp.ones(3)", str(ROOT / folder / "any.py"), "exec")
+        if folder in ("tests", "keras"):
+            exec(code, {"jnp": jnp})
+        else:
+            with pytest.raises(ValueError, match="rank_promotion"):
+                exec(code, {"jnp": jnp})
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -89,3 +99,4 @@ def test_prediction_and_explanation():
     predict(model, variables, BYTES, preprocess="tf")
     explain.grad_cam(model, variables, IMAGES[:2], "conv2")
     explain.integrated_gradients(model, variables, IMAGES[:2])
+    explain.occlusion(model, variables, IMAGES[:2], window=4, stride=4)

@@ -14,7 +14,7 @@ def categorical_crossentropy(
     """Cross-entropy with one-hot labels, or with any distribution over the classes.
 
     Args:
-        labels: (..., classes), of any numeric dtype; or class indices (...), integers, as datasets give them.
+        labels: (..., classes), of any numeric dtype; or class indices (...) or (..., 1), integers.
         outputs: (..., classes), probabilities (normalised to sum to 1, as Keras does) or logits; a floating dtype.
         from_logits: Whether `outputs` are logits.
         label_smoothing: Fraction of every label, from 0 to 1, that is spread evenly over the classes.
@@ -23,10 +23,16 @@ def categorical_crossentropy(
         (...), float32 at least.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or class indices are no integers.
     """
-    if labels.shape == outputs.shape[:-1] and jnp.issubdtype(labels.dtype, jnp.integer):
-        labels = jax.nn.one_hot(labels.astype(jnp.int32), outputs.shape[-1], dtype=jnp.float32)
+    indices = labels[..., 0] if labels.shape == (*outputs.shape[:-1], 1) and outputs.shape[-1] > 1 else labels
+    if indices.shape == outputs.shape[:-1]:
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise ValueError(
+                f"Class indices should be integers, got {labels.dtype} labels {labels.shape} for outputs "
+                f"{outputs.shape}: labels.astype(int), or sparse_categorical_crossentropy, which takes them as they are"
+            )
+        labels = jax.nn.one_hot(indices.astype(jnp.int32), outputs.shape[-1], dtype=jnp.float32)
     _check_same_shape(labels, outputs)
     outputs = ops.at_least_float32(outputs)
     labels = labels.astype(outputs.dtype)

@@ -211,7 +211,7 @@ def _check_values(values: Any, labels: jax.Array, outputs: jax.Array) -> None:
         got = f"shape {shape}" if hasattr(values, "shape") else f"{values!r:.80}"
         raise ValueError(
             f"A loss should return a value per example, {outputs.shape[:1]}, or per value, {outputs.shape}, got "
-            f"{got} for labels {labels.shape} and outputs {outputs.shape}"
+            f"{got} for labels {labels.shape} and outputs {outputs.shape}{'' if shape else ': leave out the mean'}"
         )
 
 

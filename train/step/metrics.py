@@ -12,7 +12,7 @@ from flaxapps.train.step.scores import SCORES, f1_of_classes, f1_score, mean_of,
 from flaxapps.train.step.sums import Mean, Sums
 
 # Keras's names of one metric, which finds out the kind of the outputs from the loss.
-ACCURACIES = ("accuracy", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
+ACCURACIES = ("accuracy", "acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
 METRICS = (*ACCURACIES, "top_5_accuracy", "confusion_matrix", *SCORES)
 Metric = str | Callable[[jax.Array, jax.Array], jax.Array]
 

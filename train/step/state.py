@@ -14,6 +14,7 @@ from flaxapps.model import Model
 from flaxapps.runtime.console import listed
 from flaxapps.train.freezing.frozen import merge_params, split_params
 from flaxapps.train.updates.averaged import AveragedState
+from flaxapps.train.updates.lookahead import SlowState, check_outermost
 
 
 class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call, unused-ignore]  # flax is not typed here
@@ -42,7 +43,7 @@ class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call,
 
     @property
     def evaluation_variables(self) -> dict[str, Any]:
-        """As `variables`, with the averages of an optimizer that evaluates them: `averaged`, or a schedule-free one."""
+        """As `variables`, with the averages of an optimizer that evaluates them: of EMA, lookahead, schedule-free."""
         params = self.params
         for node in _averaging(self.optimizer_state):
             params = _average(node, params)
@@ -54,7 +55,7 @@ class TrainState(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call,
 
 
 def averages_params(state: TrainState) -> bool:
-    """Whether the optimizer evaluates at other parameters than it trains: `averaged`, or a schedule-free one."""
+    """Whether the optimizer evaluates at other parameters than it trains: `averaged`, lookahead, schedule-free."""
     return bool(_averaging(state.optimizer_state))
 
 
@@ -65,7 +66,7 @@ def _averaging(optimizer_state: Any) -> list[Any]:
 
 
 def _is_averaging(node: Any) -> bool:
-    return isinstance(node, AveragedState | optax.contrib.ScheduleFreeState)
+    return isinstance(node, AveragedState | SlowState | optax.contrib.ScheduleFreeState)
 
 
 def _average(state: Any, params: Any) -> Any:
@@ -73,7 +74,7 @@ def _average(state: Any, params: Any) -> Any:
     structure: Any
     leaves, structure = jax.tree.flatten(params)
     # Under optax.partition and optax.masked, other parameters are MaskedNodes.
-    kept = structure.flatten_up_to(state.average if isinstance(state, AveragedState) else state.z)
+    kept = structure.flatten_up_to(_kept(state))
     own = [index for index, leaf in enumerate(kept) if not isinstance(leaf, optax.MaskedNode)]
     averages = [kept[index] for index in own]
     if isinstance(state, optax.contrib.ScheduleFreeState):
@@ -82,6 +83,12 @@ def _average(state: Any, params: Any) -> Any:
     for index, leaf in zip(own, averages, strict=True):
         leaves[index] = leaf
     return jax.tree.unflatten(structure, leaves)
+
+
+def _kept(state: Any) -> Any:
+    if isinstance(state, SlowState):
+        return state.slow
+    return state.average if isinstance(state, AveragedState) else state.z
 
 
 def create_state(
@@ -106,7 +113,8 @@ def create_state(
         The state, at step 0.
 
     Raises:
-        ValueError: `frozen` names a layer that is not in the model, or leaves no parameter to train.
+        ValueError: `frozen` names a layer that is not in the model, or leaves no parameter to train; or the optimizer
+            has a lookahead without `train.keep_slow`.
     """
     check_frozen(model.graph, frozen)
     trainable, frozen_params = split_params(variables.get("params", {}), frozen)
@@ -115,6 +123,7 @@ def create_state(
     trainable = _copy(trainable)
     # Some optimizers start from the parameters themselves, or from one array twice, which cannot be donated twice.
     optimizer_state = _copy(optimizer.init(trainable))
+    check_outermost(optimizer_state)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trainable,

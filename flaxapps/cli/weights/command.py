@@ -201,7 +201,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _write(headings: tuple[str, ...], rows: Any, form: str) -> None:
     if form != "table":
-        write_rows(sys.stdout, form, (dict(zip(headings, row, strict=True)) for row in rows))
+        write_rows(sys.stdout, form, (dict(zip(headings, row, strict=True)) for row in rows), headings)
         return
     if not rows:
         return

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from flaxapps.graph.shapes import check_images
-from flaxapps.graph.symbolic import Shape
+from flaxapps.graph.symbolic import Shape, Weights
 from flaxapps.layers.augmentation.base import Augmentation, Factor, MakeKey, bounds, check_pair, chosen, uniform
 from flaxapps.layers.augmentation.reading import check_reading, grid, sample, smooth
-from flaxapps.layers.image_preprocessing import resize
+from flaxapps.layers.image_preprocessing import CenterCrop, Resizing, resize
 
 # RandomFlip of Keras before 3.6 draws for each direction. Since then one draw flips an image in both or in neither.
 SEPARATE_FLIPS = "horizontal_then_vertical"
 FLIPS = ("horizontal", "vertical", "horizontal_and_vertical", SEPARATE_FLIPS)
+UNCHANGED = "unchanged"
+OUTSIDE_TRAINING = (UNCHANGED, "part", "corner", "cover")  # of RandomCrop
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,28 @@ class RandomFlip(Augmentation):
 class RandomCrop(Augmentation):
     """In training, crops all images of a batch at one random place; images that are not larger are resized.
 
-    Trap: Keras documents a resized central crop at inference. Keras 3 returns the image unchanged and only declares the
-    cropped shape. So does this layer.
+    Trap: Keras documents a resized central crop at inference. Keras 3.8 and later return the image unchanged and only
+    declare the cropped shape. So does this layer by default.
+
+    Attributes:
+        outside: What it does outside training, and in training to images that are too small. Files of older versions
+            need it: "unchanged" (Keras 3.8 and later, which resize in training), "part" (Keras 2.7 to 3.5: the largest
+            central part, resized), "corner" (Keras 3.6 and 3.7: a crop at the corner of that part) or "cover" (tf.keras
+            before 2.7: resized to cover the crop, then cropped centrally).
     """
 
     height: int
     width: int
+    outside: str = UNCHANGED
+
+    def __post_init__(self) -> None:
+        if self.outside not in OUTSIDE_TRAINING:
+            raise ValueError(f"outside should be one of {', '.join(OUTSIDE_TRAINING)}; got {self.outside!r}")
+        if self.outside != UNCHANGED:
+            object.__setattr__(self, "as_floats", True)
+
+    def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
+        return inputs[0] if self.outside == UNCHANGED else self._without_chance(inputs[0])
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The shape Keras declares; arrays of another size keep theirs outside training."""
@@ -65,25 +83,45 @@ class RandomCrop(Augmentation):
         return (batch, self.height, self.width, channels)
 
     def draw(self, x: jax.Array, make_key: MakeKey) -> Any:
-        """Draw the first row and column, int32; central, fixed ones unless images are larger both ways."""
-        height, width = x.shape[1:3]
-        if height > self.height and width > self.width:
-            spare = (height - self.height, width - self.width)
-            top, left = (uniform(make_key, (), (0.0, float(each + 1))).astype(jnp.int32) for each in spare)
-            return top, left
-        rows = max(min(height, int(float(width * self.height) / self.width)), 1)
-        columns = max(min(width, int(float(height * self.width) / self.height)), 1)
-        return (height - rows) // 2, (width - columns) // 2
+        """Draw the first row and column, int32; None if images are too small: Keras 3.6 and later want larger ones."""
+        spare = (x.shape[1] - self.height, x.shape[2] - self.width)
+        if min(spare) < (1 if self.outside in (UNCHANGED, "corner") else 0):
+            return None
+        top, left = (uniform(make_key, (), (0.0, float(each + 1))).astype(jnp.int32) for each in spare)
+        return top, left
 
     def augment(self, x: jax.Array, drawn: Any) -> jax.Array:
         """Crop, and resize what is too small."""
+        if drawn is None:
+            return self._without_chance(x)
         top, left = drawn
-        if not isinstance(top, int):
-            first = jnp.int32(0)
-            return jax.lax.dynamic_slice(x, (first, top, left, first), (len(x), self.height, self.width, x.shape[3]))
-        part = x[:, top : top + self.height, left : left + self.width]
+        first = jnp.int32(0)
+        return jax.lax.dynamic_slice(x, (first, top, left, first), (len(x), self.height, self.width, x.shape[3]))
+
+    def _without_chance(self, x: jax.Array) -> jax.Array:
+        height, width = x.shape[1:3]
         size = (self.height, self.width)
+        if self.outside == "part":
+            return Resizing(*size, crop_to_aspect_ratio=True).call({}, x)
+        if self.outside == "cover":
+            return CenterCrop(*size).call({}, resize(x, covering((height, width), size), "bilinear"))
+        top, left = largest_part((height, width), size)
+        part = x[:, top : top + self.height, left : left + self.width]
         return part if part.shape[1:3] == size else resize(part, size, "bilinear")
+
+
+def covering(image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest size with the aspect ratio of an image that covers a crop."""
+    if image[0] / image[1] > size[0] / size[1]:
+        return int(size[1] * image[0] / image[1]), size[1]
+    return size[0], int(size[0] * image[1] / image[0])
+
+
+def largest_part(image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the first row and column of the largest central part of an image that has the aspect ratio of a crop."""
+    rows = max(min(image[0], int(float(image[1] * size[0]) / size[1])), 1)
+    columns = max(min(image[1], int(float(image[0] * size[1]) / size[0])), 1)
+    return (image[0] - rows) // 2, (image[1] - columns) // 2
 
 
 @dataclass(frozen=True)

@@ -61,24 +61,17 @@ def _up_sampling(config: Config, version: Version) -> tuple[str, Config]:
 
 
 def _random_crop(config: Config, version: Version) -> tuple[str, Config]:
-    """Inference of RandomCrop by version: it crops or resizes before Keras 3.8, then it is the identity.
+    """RandomCrop outside training, by version: it crops or resizes before Keras 3.8, then it is the identity.
 
     tf.keras before 2.7 resizes, then crops. From 2.7 to Keras 3.5 it crops to the aspect ratio, then resizes. Keras 3.6
-    and 3.7 crop at a position that depends on the image size.
+    and 3.7 crop at a position that depends on the image size. In training all crop a batch at one random place.
     """
     warn_if_unknown(version, config["name"], "RandomCrop", "in Keras 3.8 and later, the identity outside training")
     if version.numbers >= (3, 8, 0) or not version.known:
         return "RandomCrop", config
     kept = ("name", "trainable", "dtype", "height", "width", "data_format")
-    options = {key: config[key] for key in kept if key in config}
-    warnings.warn(
-        f"Layer {config['name']!r} of kind RandomCrop is imported as the resizing that {version} does outside "
-        "training. For training, crop at random in the data",
-        stacklevel=2,
-    )
-    if version.numbers < (2, 7, 0) or version.numbers >= (3, 6, 0):
-        return "CenterCrop", options  # `older_inputs` adds what depends on the size of the image
-    return "Resizing", {**options, "interpolation": "bilinear", "crop_to_aspect_ratio": True}
+    outside = "cover" if version.numbers < (2, 7, 0) else "part" if version.numbers < (3, 6, 0) else "corner"
+    return "RandomCrop", {key: config[key] for key in kept if key in config} | {"outside": outside}
 
 
 def _random_flip(config: Config, version: Version) -> tuple[str, Config]:

@@ -224,6 +224,9 @@ def test_rows_of_tables(run, logits: Path):
     assert {"(4, 3)", "(3, 3, 3, 4)"} <= {json.loads(line)["shape"] for line in out.splitlines()}
     code, out, _ = run("diff", logits / "logits.keras", logits / "logits.keras", "--format", "json")
     assert (code, json.loads(out)) == (0, [])
+    assert run("diff", logits / "logits.keras", logits / "logits.keras", "--format", "csv")[1] == (
+        "array,state,shape or largest difference\n"
+    )
 
 
 @pytest.mark.parametrize(

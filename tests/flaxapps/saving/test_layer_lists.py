@@ -62,7 +62,7 @@ def reason(name, version):
     return entry.get(REFUSED) or refusal(entry, KINDS)
 
 
-@pytest.mark.filterwarnings("ignore:Layer 'it'")  # RandomCrop, RandomHeight and RandomWidth of tf.keras
+@pytest.mark.filterwarnings("ignore:Layer 'it'")  # RandomHeight and RandomWidth of tf.keras
 @pytest.mark.parametrize("version", [KERAS_315, TF_KERAS_215], ids=str)
 def test_every_class_is_imported_or_refused_by_name(version):
     classes = classes_of_keras() if version is KERAS_315 else set(TF_KERAS)

@@ -36,9 +36,7 @@ FOLDERS_WARNED = {"k122th": "does not store its backend"}
 # What is imported with a warning, since Keras 3 has no such layer, or the file does not say enough.
 WARNED = {
     "plain_seq_inputlayer": "its weights fit .* is taken",
-    "L_RandomCrop": "imported as the resizing",
     "normalization_deferred_first": "its weights fit .* is taken",
-    "random_crop": "imported as the resizing",
     "random_height": "imported as the identity",
     "upsampling": "does not say whether it interpolates",
     "slashes": "does not allow '/' in layer names",

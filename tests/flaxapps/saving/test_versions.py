@@ -27,7 +27,6 @@ def without(path: Path, groups: tuple[str, ...]) -> Path:
 
 
 @pytest.mark.parametrize("group", ["/", "model_weights"])
-@pytest.mark.filterwarnings("ignore:Layer 'random_crop'")  # imported as the resizing that it is
 def test_one_group_without_a_version_does_not_hide_the_other(group, tmp_path):
     path = without(Path(shutil.copy(CROP, tmp_path)), (group,))
     assert flaxapps.load_model(path).model == flaxapps.load_model(CROP).model
@@ -77,6 +76,45 @@ def test_random_layers_train_as_in_the_version_that_wrote_them(version, contrast
     model = model_from_config({"class_name": "Sequential", "config": config, "keras_version": version})
     first, second = (layer.layer for layer in model.layers[1:])
     assert (first.factor, second.mode) == (contrast, mode)
+
+
+@pytest.mark.parametrize(
+    ("version", "rows", "places"),
+    [
+        ("2.4.0", 8, 9),
+        ("2.15.0", 8, 9),
+        ("3.5.0", 8, 9),
+        ("3.5.0", 6, 3),
+        ("3.6.0", 8, 9),
+        ("3.7.0", 6, 1),
+        ("3.8.0", 8, 9),
+    ],
+)
+def test_a_crop_is_random_in_training_in_every_version(version, rows, places):
+    """It was imported as the resizing of inference. Beside Keras 3.5 and 3.7 by hand, read in the source of 2.15."""
+    entries = [
+        {"class_name": "InputLayer", "config": {"name": "image", "batch_shape": (None, rows, 7, 3)}},
+        {"class_name": "RandomCrop", "config": {"name": "crop", "height": 6, "width": 5}},
+    ]
+    config = {"name": "model", "layers": entries}
+    model = model_from_config({"class_name": "Sequential", "config": config, "keras_version": version})
+    x = np.random.default_rng(0).normal(size=(2, rows, 7, 3)).astype("float32")
+    crop = jax.jit(lambda key: model.apply({}, x, train=True, rngs={"dropout": key}))
+    found = np.asarray([crop(jax.random.key(seed)) for seed in range(60)])
+    windows = [x[:, top : top + 6, left : left + 5] for top in range(rows - 5) for left in range(3)]
+    counts = np.array([(found == window).all((1, 2, 3, 4)).sum() for window in windows])
+    assert (counts > 0).sum() == places
+    assert counts.sum() == 60  # both images at the same place
+
+
+def test_a_crop_of_before_keras_38_is_exported_as_its_resizing(tmp_path):
+    for name in ("tk24/L_RandomCrop_0.h5", "tk215/random_crop.keras"):
+        model, variables = flaxapps.load_model(LEGACY / name)
+        with pytest.warns(UserWarning, match="is saved as the resizing that it is outside training"):
+            flaxapps.save_model(model, variables, tmp_path / "model.keras")
+        x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+        wanted = fresh_keras().saving.load_model(tmp_path / "model.keras")(x)
+        np.testing.assert_allclose(model.apply(variables, x), wanted, atol=1e-5)
 
 
 def test_flips_drawn_for_each_direction_are_exported_as_two_layers(tmp_path):

@@ -70,6 +70,16 @@ def head(activation, kind="dense"):
     return Model(x, shared(shared(x)))
 
 
+def test_a_column_of_class_indices_and_indices_that_are_no_integers():
+    outputs, indices = jax.nn.softmax(jnp.arange(12.0).reshape(3, 4)), jnp.array([0, 3, 1])
+    wanted = train.categorical_crossentropy(indices, outputs)
+    np.testing.assert_array_equal(train.categorical_crossentropy(indices[:, None], outputs), wanted)
+    for floats in (indices.astype(jnp.float32), indices[:, None].astype(jnp.float32)):
+        with pytest.raises(ValueError, match=r"should be integers, got float32.*or sparse_categorical_crossentropy"):
+            train.categorical_crossentropy(floats, outputs)
+        np.testing.assert_array_equal(train.sparse_categorical_crossentropy(floats, outputs), wanted)
+
+
 @pytest.mark.parametrize("kind", ["dense", "layer", "nested", "shared"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_logits_are_what_the_last_activation_is_applied_to(kind, activation):
