@@ -19,6 +19,7 @@ from flaxapps.cli.finetune.folder import BEST_FILE, HISTORY_FILE, is_finished, r
 from flaxapps.cli.finetune.optimizer import build_optimizer, schedule_rate
 from flaxapps.cli.finetune.plan import Phase, Plan, make_plan
 from flaxapps.cli.finetune.results import Histories, best_epoch, write_results
+from flaxapps.cli.finetune.unreadable import tell_unreadable
 from flaxapps.inference.preprocessing import preprocessing_function
 from flaxapps.model import load_variables
 from flaxapps.runtime.console import describe_devices, listed, open_console
@@ -61,6 +62,8 @@ def finetune(arguments: argparse.Namespace) -> int:
     if arguments.describe:
         _describe(plan, arguments)
         return 0
+    if arguments.on_error == "skip":
+        tell_unreadable(open_console(sys.stderr), plan)
     if arguments.find_rate:
         _tell_data(open_console(sys.stderr), plan, arguments)
         run_range_test(plan, arguments, folder, caches=_caches_features(plan, plan.phases[0], arguments.cache_features))

@@ -15,8 +15,6 @@ import jax
 from flaxapps.cli.costs import write_costs
 from flaxapps.cli.models import ResolvedModel, adapted, resolve_model
 from flaxapps.cli.options import check_resize, given_resizing, given_size, usual_batch_size
-from flaxapps.cli.predict.arguments import EXAMPLES as EXAMPLES
-from flaxapps.cli.predict.arguments import add_arguments as add_arguments
 from flaxapps.cli.predict.files import PredictedFile
 from flaxapps.cli.predict.shards import Shards, open_shards, shard_size
 from flaxapps.cli.predict.stream import Outcome, predict_stream, readable

@@ -372,7 +372,7 @@ def test_a_network_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """Without its weights; from the plan alone, since training it would take long."""
     import argparse
 
-    from flaxapps.cli.finetune.command import add_arguments
+    from flaxapps.cli.arguments.finetune import add_arguments
     from flaxapps.cli.finetune.plan import count_photos, make_plan
     from flaxapps.cli.finetune.settings import complete
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from flaxapps import load_model, predict
+from flaxapps.cli.arguments.finetune import add_arguments
 from flaxapps.cli.commands import main
-from flaxapps.cli.finetune.command import add_arguments
 from flaxapps.cli.finetune.folder import check_output
 from flaxapps.cli.finetune.optimizer import OPTIMIZERS, build_optimizer, schedule_rate
 from flaxapps.cli.finetune.plan import Plan, count_photos, make_plan

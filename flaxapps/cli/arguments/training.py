@@ -3,9 +3,8 @@
 import argparse
 from typing import Any
 
-from flaxapps.cli.finetune.optimizer import OPTIMIZERS, SCHEDULES
+from flaxapps.cli.arguments.choices import CLASS_WEIGHTS, OPTIMIZERS, SCHEDULES
 from flaxapps.cli.finetune.settings import list_recipes
-from flaxapps.train.data.balance import BALANCED
 
 SWITCH = argparse.BooleanOptionalAction
 
@@ -50,7 +49,7 @@ def add_training(command: Any) -> None:
 
     group = command.add_argument_group("loss")
     group.add_argument("--label-smoothing", type=float, metavar="SHARE", help="spread over all classes, such as 0.1")
-    group.add_argument("--class-weights", choices=(BALANCED,), help="weigh classes by how rare they are")
+    group.add_argument("--class-weights", choices=CLASS_WEIGHTS, help="weigh classes by how rare they are")
 
     group = command.add_argument_group("augmentation", "Random changes of photos in training.")
     group.add_argument("--flip", action=SWITCH, help="mirror half of the photos")

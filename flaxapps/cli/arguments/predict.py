@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flaxapps.cli.options import (
+from flaxapps.cli.arguments.shared import (
     FORMATS,
     add_format,
     add_layer,
