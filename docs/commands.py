@@ -77,8 +77,8 @@ def shared(parsers: dict[str, argparse.ArgumentParser]) -> str:
     lines = [
         "# Options of several commands",
         "",
-        "An option means the same, with the same default, in all commands. Two differ: `--batch-size` of `finetune`, "
-        "which belongs to its learning rate, and `--preprocess` of `export`, which writes the network alone by default.",
+        "An option means the same, with the same default, in all commands. Two defaults differ: `--batch-size` of "
+        "`finetune`, as it belongs to a learning rate, and `--preprocess` of `export`, which is none.",
         "",
     ]
     for option, found in sorted(where.items()):

@@ -293,7 +293,6 @@ def _content(path: str, size: int | str, read: bool) -> str:
 
 
 def _describe(failures: list[tuple[str, str]], count: int) -> str:
-    lines = [
-        f"{len(failures)} of a batch of {count} images cannot be read (on_error='skip', or --on-error skip, leaves them out):"
-    ]
+    advice = "(on_error='skip', or --on-error skip, leaves them out)"
+    lines = [f"{len(failures)} of a batch of {count} images cannot be read {advice}:"]
     return "\n  ".join([*lines, *(reason for _, reason in failures)])
