@@ -158,7 +158,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         (tally.write if several else partial(write_evaluation, tally=tally))(output, arguments.format, names=titles)
     failed = len(label_of) - tally.photos
     if failed:
-        print(f"flaxapps: {failed} of {len(label_of)} images could not be read", file=sys.stderr)
+        print(f"flaxapps: {failed} of {len(label_of)} photos could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 

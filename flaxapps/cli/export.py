@@ -23,4 +23,5 @@ def run(arguments: argparse.Namespace) -> int:
         platforms=arguments.platforms,
         weights="beside" if arguments.weights_beside else "inside",
     )
+    print(f"{arguments.output} is written, for {', '.join(arguments.platforms)}")
     return 0

@@ -16,7 +16,7 @@ from flaxapps.runtime.console import new_table, open_console
 from flaxapps.runtime.process import keep_compilations
 from weight_port.published import PublishedFile, cache_folder
 
-WIDE = 110  # columns, for all of `flaxapps list`
+WIDE, NARROW = 110, 72  # columns: from WIDE on `flaxapps list` shows all, below NARROW it leaves the functions out
 MOST_FILES = 6  # of weights, shown in full by `info`
 
 
@@ -36,6 +36,8 @@ def _print_networks(infos: list[ModelInfo]) -> None:
     console = open_console()
     caption = "size: default and smallest, in pixels; top-1, top-5: % on ImageNet, published by Keras"
     headings = ["name", "function", "size", "params", "top-1", "top-5"]
+    if console.width < NARROW:
+        headings.remove("function")
     if console.width >= WIDE:
         headings += ["licence of weights", "reference"]
     else:
@@ -135,4 +137,5 @@ def _model(arguments: argparse.Namespace) -> Model:
 def run_plot(arguments: argparse.Namespace) -> int:
     """Runs `flaxapps plot`."""
     _model(arguments).plot(arguments.output, full=arguments.full)
+    print(f"{arguments.output} is written")
     return 0

@@ -228,7 +228,7 @@ def _tell_missing(failed: int, count: int, left_out: Mapping[str, int]) -> int:
     if left_out and is_first():
         print(f"flaxapps: {describe_left_out(left_out)}", file=sys.stderr)
     if failed:
-        print(f"flaxapps: {failed} of {count} images could not be read", file=sys.stderr)
+        print(f"flaxapps: {failed} of {count} photos could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 

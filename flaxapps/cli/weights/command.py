@@ -55,6 +55,7 @@ def _print_examination(path: str) -> None:
 def run_convert(arguments: argparse.Namespace) -> int:
     """Runs `flaxapps convert`."""
     convert(stored_model(arguments.source), arguments.target, _model(arguments), top=not arguments.no_top)
+    print(f"{arguments.target} is written")
     return 0
 
 

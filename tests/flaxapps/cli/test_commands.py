@@ -364,7 +364,7 @@ def test_unreadable_photos_are_named_and_counted(predict, photos: Path, tmp_path
         "gone.png",
         "half.png",
     ]
-    assert lines[-1] == "flaxapps: 3 of 5 images could not be read"
+    assert lines[-1] == "flaxapps: 3 of 5 photos could not be read"
 
 
 def test_only_unreadable_photos(predict, tmp_path: Path):
@@ -372,7 +372,7 @@ def test_only_unreadable_photos(predict, tmp_path: Path):
     for form, expected in {"table": "", "jsonl": "", "csv": "file,rank,label,score\n"}.items():
         code, out, err = predict(tmp_path, "--format", form)
         assert (code, out) == (1, expected)
-        assert err.endswith("1 of 1 images could not be read\n")
+        assert err.endswith("1 of 1 photos could not be read\n")
 
 
 def check_error(result: tuple[int, str, str], message: str) -> None:

@@ -250,6 +250,7 @@ def test_rows_of_tables(run, logits: Path):
         ["predict", "photos", "--model", "logits.keras", "--preprocess", "tf", "--labels", "names.txt"],
         ["evaluate", "photos", "--model", "logits.keras", "--preprocess", "tf", "--labels", "names.txt"],
         ["inspect", "logits.keras"],
+        "finetune photos --model logits.keras --preprocess tf --head 0 --validation-split 0 --epochs 1 --output o".split(),
         ["--help"],
         *([name, "--help"] for name in ("predict", "evaluate", "finetune", "convert", "demo")),
     ],
@@ -265,6 +266,11 @@ def test_eighty_columns(arguments, logits: Path, monkeypatch: pytest.MonkeyPatch
     assert [line for line in lines if len(line) > 80 and not line.startswith(messages)] == []
     text = "\n".join(lines)
     assert not [word for word in ("Warning", "WARNING", "absl", "Traceback", "/tmp/tmp") if word in text]
+    if arguments[0] == "finetune" and "--help" not in arguments:
+        assert any(
+            line.split() == ["phase", "epochs", "loss", "accuracy", "val_loss", "val_accuracy"] for line in lines
+        )
+        assert "Predicting" not in text  # while features are cached
     if arguments == ["list"]:
         assert any(line.split()[:2] == ["efficientnetv2-b0", "EfficientNetV2B0"] for line in lines)
 
