@@ -221,10 +221,8 @@ class ImageDataset:
                 yield (np.array(images), np.array(labels)) if self.options.workers else (images, labels)
         if missing:
             names = ", ".join(list(self.skipped)[:FAILURES_SHOWN])
-            count = (
-                "1 image could not be read and was" if missing == 1 else f"{missing} images could not be read and were"
-            )
-            warnings.warn(f"{count} left out of this epoch: {names}", stacklevel=2)
+            count, were = ("1 image", "was") if missing == 1 else (f"{missing} images", "were")
+            warnings.warn(f"{count} could not be read and {were} left out of this epoch: {names}", stacklevel=2)
 
     def _load(self, indices: NDArray[np.int64]) -> _Loaded:
         threads = max(1, (os.cpu_count() or 1) // max(1, self.options.workers))

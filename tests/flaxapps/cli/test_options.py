@@ -283,7 +283,7 @@ def test_eighty_columns(arguments, logits: Path, monkeypatch: pytest.MonkeyPatch
     assert not [word for word in ("Warning", "WARNING", "absl", "Traceback", "/tmp/tmp") if word in text]
     if arguments[0] == "finetune" and "--help" not in arguments:
         assert any(
-            line.split() == ["phase", "epochs", "loss", "accuracy", "val_loss", "val_accuracy"] for line in lines
+            line.split() == [*["phase", "epochs", "loss", "accuracy", "val_loss", "val_accuracy"]] for line in lines
         )
         assert "Predicting" not in text  # while features are cached
     if arguments == ["list"]:
