@@ -8,7 +8,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from flaxapps.cli.commands import new_flaxapps_parser
+from flaxapps.cli.parsers import HelpFormatter
 
+COLUMNS = 88  # of code on a page
 SEVERAL = (
     "flaxapps evaluate by_class/ --model resnet50 \\\n    --coordinator 10.0.0.1:8476 --num-processes 2 --process-id 0"
 )
@@ -109,7 +111,8 @@ def sentence(text: str) -> str:
 def page(name: str, parser: argparse.ArgumentParser) -> str:
     """Formats the page of a command."""
     lines = [f"# flaxapps {name}", "", parser.description or "", ""]
-    examples, notes = split_epilog(parser.epilog or "")
+    fitted = HelpFormatter(name)._fill_text(parser.epilog or "", COLUMNS, "")
+    examples, notes = split_epilog(fitted)
     if examples:
         lines += ["```sh", examples, "```", ""]
     for group in parser._action_groups:

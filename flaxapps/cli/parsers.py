@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 SUMMARIES = MappingProxyType(
     {
         "list": "list the networks",
-        "info": "show the facts about a network and its weight files",
+        "info": "show facts about a network and its weight files",
         "summary": "list the layers of a network",
         "plot": "draw a network as SVG, PNG or PDF",
         "predict": "classify photos",

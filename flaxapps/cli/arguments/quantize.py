@@ -33,7 +33,8 @@ def add_arguments(command: Any) -> None:
         "--calibration",
         choices=CALIBRATIONS,
         default="mse",
-        help="ranges of least mean square error, or from the smallest to the largest value (default: %(default)s)",
+        help="mse: ranges with the smallest mean squared error; minmax: the full range of the values "
+        "(default: %(default)s)",
     )
     command.add_argument(
         "--keep-float", nargs="+", default=[], metavar="LAYER", help="layers to keep in float32; outer/inner if nested"
@@ -47,7 +48,7 @@ def add_arguments(command: Any) -> None:
     command.add_argument(
         "--agreement",
         type=float,
-        metavar="PART",
-        help="the same until this part of held-out photos has the same most probable class, such as 0.99",
+        metavar="SHARE",
+        help="keep layers in float32 until this share of the held-out photos keeps its class, such as 0.99",
     )
     add_photos(command)

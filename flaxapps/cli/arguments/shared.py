@@ -65,9 +65,7 @@ def add_layer(command: Any) -> None:
 
 def add_softmax(command: Any) -> None:
     """Adds the option for probabilities in place of logits; `flaxapps.transforms.logits` does it."""
-    command.add_argument(
-        "--softmax", action="store_true", help="probabilities, for models that end in logits; others stay as they are"
-    )
+    command.add_argument("--softmax", action="store_true", help="return probabilities from a model that ends in logits")
 
 
 def add_photos(command: Any) -> None:
@@ -99,7 +97,7 @@ def add_preprocess(command: Any, default: str) -> None:
         "--preprocess",
         choices=PREPROCESSING,
         default=default,
-        help="auto: that of the published network which the model is or contains; rescale: division by 255 "
+        help="auto: as the published network that the model is or contains; rescale: divide by 255 "
         "(default: %(default)s)",
     )
 
@@ -122,7 +120,8 @@ def add_resizing(command: Any) -> None:
     command.add_argument(
         "--antialias",
         action=argparse.BooleanOptionalAction,
-        help="average photos that shrink (default, or as in training), or take single pixels as Keras's datasets do",
+        help="average pixels when a photo shrinks (default, or as in training); --no-antialias takes single pixels, as "
+        "Keras's datasets do",
     )
     command.add_argument(
         "--orientation",
