@@ -11,7 +11,7 @@ LARGER_IS_BETTER = re.compile(r"accuracy|(^|_)(auc|precision|recall|f1|r2)(_?sco
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Keras's rule for when to stop and which epoch is the best.
+    """Early stopping by Keras's rule, which also selects the best epoch.
 
     Attributes:
         monitor: Name in the history.

@@ -107,7 +107,7 @@ def load_orbax(path: str | os.PathLike[str]) -> dict[str, Any]:
             options = orbax.args.PyTreeRestore(restore_args=as_numpy)
             tree = checkpointer.restore(place, args=options)
     except Exception as error:  # TensorStore and Orbax have no common exception class for damaged folders
-        raise WeightError(f"{name} is no Orbax checkpoint of a tree, or is damaged: {error}") from error
+        raise WeightError(f"{name} is not an Orbax checkpoint of a tree, or is damaged: {error}") from error
     with damage_named(name):
         return nest({keys: _as_float32(SEPARATOR.join(keys), leaf) for keys, leaf in leaves(tree)})
 

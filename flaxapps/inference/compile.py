@@ -120,8 +120,8 @@ def compile(
             several inputs. None takes the model's own.
         dtype: Dtype of the images: "float32", "uint8" (a quarter of the bytes to send) or any other numeric one.
         preprocess: Preprocessing to compile in before the network, as for `predict`.
-        optimize: "default" or "fast" compiles what `flaxapps.optimize` makes of the network, in place of the network
-            itself; None compiles it as it is.
+        optimize: "default" or "fast" optimizes the network with `flaxapps.optimize` first; None compiles it as it
+            is.
         device: The device to compute on; None takes JAX's first local device.
 
     Returns:

@@ -45,7 +45,7 @@ class TrainingSummary:
 
 
 def summarise_training(model: Model, frozen: Iterable[str] = ()) -> TrainingSummary:
-    """Summarises what trains.
+    """Summarises which layers and parameters train.
 
     Args:
         model: The model.
