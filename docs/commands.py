@@ -114,7 +114,7 @@ def page(name: str, parser: argparse.ArgumentParser) -> str:
     fitted = HelpFormatter(name)._fill_text(parser.epilog or "", COLUMNS, "")
     examples, notes = split_epilog(fitted)
     if examples:
-        lines += ["```sh", examples, "```", ""]
+        lines += ["```sh", commented(examples), "```", ""]
     for group in parser._action_groups:
         actions = [each for each in group._group_actions if each.help != argparse.SUPPRESS and each.dest != "help"]
         if actions:
@@ -131,6 +131,15 @@ def split_epilog(epilog: str) -> tuple[str, str]:
     text = epilog.partition("examples:\n")[2]
     examples, *notes = re.split(r"\n\n(?=\S)", text, maxsplit=1)  # examples are indented
     return "\n".join(line.removeprefix("  ") for line in examples.splitlines()), "\n".join(notes).strip()
+
+
+def commented(examples: str) -> str:
+    """Makes the explanations below the examples comments, so that a block can be copied as a whole."""
+    lines: list[str] = []
+    for line in examples.splitlines():
+        explains = line.startswith("  ") and not (lines and lines[-1].endswith("\\"))
+        lines.append(f"# {line.strip()}" if explains else line)
+    return "\n".join(lines)
 
 
 def spelled(action: argparse.Action) -> str:

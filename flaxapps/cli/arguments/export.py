@@ -48,5 +48,5 @@ def add_arguments(command: Any) -> None:
         choices=("cpu", "cuda", "rocm", "tpu"),
         default=["cpu", "cuda", "tpu"],
         metavar="PLATFORM",
-        help="cpu, cuda, rocm, tpu (default: %(default)s)",
+        help="some of cpu, cuda, rocm, tpu (default: cpu cuda tpu)",
     )
