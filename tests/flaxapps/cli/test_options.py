@@ -281,6 +281,8 @@ def test_eighty_columns(arguments, logits: Path, monkeypatch: pytest.MonkeyPatch
     assert [line for line in lines if len(line) > 80 and not line.startswith(messages)] == []
     text = "\n".join(lines)
     assert not [word for word in ("Warning", "WARNING", "absl", "Traceback", "/tmp/tmp") if word in text]
+    if arguments[0] == "predict" and "--help" not in arguments:
+        assert "the scores are logits; for probabilities, give --softmax" in text
     if arguments[0] == "finetune" and "--help" not in arguments:
         assert any(
             line.split() == [*["phase", "epochs", "loss", "accuracy", "val_loss", "val_accuracy"]] for line in lines
