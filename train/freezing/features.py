@@ -19,7 +19,7 @@ from flaxapps.train.data.structured import rows as rows_of
 from flaxapps.train.step.targets import in_order
 
 MEMORY_LIMIT = 1 << 30  # bytes
-PROGRESS = "Computing the features of the frozen layers"
+PROGRESS = "Caching features"
 
 
 class FeatureDataset:
