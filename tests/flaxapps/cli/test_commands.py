@@ -142,7 +142,7 @@ def test_export_of_a_file(run, tiny: Path, tmp_path: Path):
     code, out, _ = run(
         "export", tiny, "--output", output, "--image-dtype", "uint8", "--preprocess", "tf", "--weights-beside"
     )
-    assert (code, out) == (0, "")
+    assert (code, out) == (0, f"{output} is written, for cpu, cuda, tpu\n")
     network = load_exported(output)
     assert network.lowered.platforms == ("cpu", "cuda", "tpu")
     photos = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
