@@ -91,7 +91,7 @@ def finetune(arguments: argparse.Namespace) -> int:
             raise ValueError(str(error)) from error
         changed = listed(error.differences, "; ", limit=3)
         raise ValueError(
-            f"The run in {folder} cannot be resumed, as it was another one: {changed}. Undo what has changed, or start "
+            f"The run in {folder} cannot be resumed, because it had other settings or photos: {changed}. Undo what has changed, or start "
             "a run with --overwrite or another --output"
         ) from error
     except TrainingError as error:
@@ -141,7 +141,7 @@ def _tell_data(console: Console, plan: Plan, arguments: argparse.Namespace) -> N
     if counts[large] >= IMBALANCED * counts[small] and arguments.class_weights != BALANCED:
         console.print(
             f"The classes are unequal: {names[large]} has {counts[large]} photos, {names[small]} {counts[small]}. The "
-            "accuracy can be high without the small ones: see confusion.png, or try --class-weights balanced"
+            "accuracy can be high although the small ones are wrong: see confusion.png, or try --class-weights balanced"
         )
 
 
