@@ -91,8 +91,8 @@ def finetune(arguments: argparse.Namespace) -> int:
             raise ValueError(str(error)) from error
         changed = listed(error.differences, "; ", limit=3)
         raise ValueError(
-            f"The run in {folder} cannot be resumed, because it had other settings or photos: {changed}. Undo what has changed, or start "
-            "a run with --overwrite or another --output"
+            f"The run in {folder} cannot be resumed, because it had other settings or photos: {changed}. Undo the "
+            "changes, or start a run with --overwrite or another --output"
         ) from error
     except TrainingError as error:
         raise ValueError(str(error)) from error
