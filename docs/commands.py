@@ -8,7 +8,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from flaxapps.cli.commands import new_flaxapps_parser
+from flaxapps.cli.parsers import HelpFormatter
 
+COLUMNS = 88  # of code on a page
 SEVERAL = (
     "flaxapps evaluate by_class/ --model resnet50 \\\n    --coordinator 10.0.0.1:8476 --num-processes 2 --process-id 0"
 )
@@ -77,7 +79,8 @@ def shared(parsers: dict[str, argparse.ArgumentParser]) -> str:
     lines = [
         "# Options of several commands",
         "",
-        "An option means the same, with the same default, in all commands.",
+        "An option means the same, with the same default, in all commands. Two defaults differ: `--batch-size` of "
+        "`finetune`, as it belongs to a learning rate, and `--preprocess` of `export`, which is none.",
         "",
     ]
     for option, found in sorted(where.items()):
@@ -108,9 +111,10 @@ def sentence(text: str) -> str:
 def page(name: str, parser: argparse.ArgumentParser) -> str:
     """Formats the page of a command."""
     lines = [f"# flaxapps {name}", "", parser.description or "", ""]
-    examples, notes = split_epilog(parser.epilog or "")
+    fitted = HelpFormatter(name)._fill_text(parser.epilog or "", COLUMNS, "")
+    examples, notes = split_epilog(fitted)
     if examples:
-        lines += ["```sh", examples, "```", ""]
+        lines += ["```sh", commented(examples), "```", ""]
     for group in parser._action_groups:
         actions = [each for each in group._group_actions if each.help != argparse.SUPPRESS and each.dest != "help"]
         if actions:
@@ -127,6 +131,15 @@ def split_epilog(epilog: str) -> tuple[str, str]:
     text = epilog.partition("examples:\n")[2]
     examples, *notes = re.split(r"\n\n(?=\S)", text, maxsplit=1)  # examples are indented
     return "\n".join(line.removeprefix("  ") for line in examples.splitlines()), "\n".join(notes).strip()
+
+
+def commented(examples: str) -> str:
+    """Makes the explanations below the examples comments, so that a block can be copied as a whole."""
+    lines: list[str] = []
+    for line in examples.splitlines():
+        explains = line.startswith("  ") and not (lines and lines[-1].endswith("\\"))
+        lines.append(f"# {line.strip()}" if explains else line)
+    return "\n".join(lines)
 
 
 def spelled(action: argparse.Action) -> str:

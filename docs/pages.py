@@ -4,6 +4,7 @@ These are a page for each network (facts, blocks, layers, weight files) and the 
 """
 
 import importlib
+import re
 from collections.abc import Iterator
 from html import escape
 from inspect import signature
@@ -99,6 +100,9 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"reference/{page}.md", reference_page(importlib.import_module(module), summary)
 
 
+BREAKS = re.compile(r"(?<=[_/])|(?<=[a-z])(?=[A-Z])")  # where names of layers and kinds may break in a narrow table
+
+
 def anchor(layer: str) -> str:
     """Returns the anchor of a layer on the page of its network; that of a nested model for the layers inside it."""
     return f"layer-{layer.partition('/')[0]}"
@@ -111,6 +115,8 @@ def networks_page(infos: list[ModelInfo]) -> str:
         "",
         "Accuracies are as Keras publishes them (ILSVRC2012 validation, single crop).",
         "",
+        '<div class="networks" markdown>',
+        "",
         "| network | size MB | top-1 | top-5 | parameters | default size | smallest | preprocessing |",
         "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
@@ -122,7 +128,7 @@ def networks_page(infos: list[ModelInfo]) -> str:
             f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {info.parameters:,} | {sizes} "
             f"| {PREPROCESSING[info.preprocessing]} |"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", "</div>", ""])
 
 
 def network_page(info: ModelInfo, model: Model) -> str:
@@ -157,8 +163,8 @@ Each box links to its last layer below, and shows details on hover. A diagram of
 
 ## Feature maps
 
-The last layer of every size, for images of {info.default_size} x {info.default_size}. To get one of them:
-`Model(model.input, model.get_layer(NAME).output)`, or `flaxapps predict --layer NAME --format npz`
+The table lists the last layer of every size, for images of {info.default_size} x {info.default_size}. To compute one,
+use `Model(model.input, model.get_layer(NAME).output)`, or `flaxapps predict --layer NAME --format npz`
 ([more](../how/features.md)).
 
 | layer | height x width x channels | image / feature map |
@@ -173,7 +179,7 @@ The last layer of every size, for images of {info.default_size} x {info.default_
 
 ## Layers
 
-In Keras's order: indices and names are those of `model.layers`. Shapes are for images of the default size.
+Layers have Keras's order, and the indices and names of `model.layers`. Shapes are for images of the default size.
 
 <div class="layers" data-search-exclude><table>
 <thead><tr>{headings}</tr></thead>
@@ -218,7 +224,7 @@ def layer_rows(model: Model) -> str:
     """Formats the rows of `model.summary()` as HTML."""
     lines = []
     for number, name, *rest in rows(model.graph):
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (number, name, *rest))
+        cells = "".join(f"<td>{BREAKS.sub('<wbr>', escape(cell))}</td>" for cell in (number, name, *rest))
         lines.append(f'<tr id="{escape(anchor(name))}">{cells}</tr>')
     return "\n".join(lines)
 

@@ -27,7 +27,9 @@ def execute(path: Path) -> nbformat.NotebookNode:
         nbclient.exceptions.CellExecutionError: A cell failed.
     """
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", record_timing=False).execute(cwd=str(path.parent))
+    NotebookClient(
+        notebook, timeout=SECONDS, kernel_name="python3", record_timing=False
+    ).execute(cwd=str(path.parent))
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.clear()

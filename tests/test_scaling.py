@@ -79,4 +79,4 @@ def test_commands_of_the_page_are_there(monkeypatch):
     assert {words[0] for words in commands()} == {"evaluate", "finetune", "predict"}
     for words in commands():
         given = [{"$SLURM_PROCID": "1", "$SLURM_NTASKS": "4"}.get(word, word) for word in words]
-        assert cli.new_flaxapps_parser().parse_args(given).run, words
+        assert cli.new_flaxapps_parser().parse_args(given).command == words[0]

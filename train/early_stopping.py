@@ -12,7 +12,7 @@ SMALLER_IS_BETTER = re.compile(r"loss|error|(^|_)(mae|mse|rmse|mape|msle|learnin
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Keras's rule for when to stop and which epoch is the best.
+    """Early stopping by Keras's rule, which also selects the best epoch.
 
     Attributes:
         monitor: Name in the history.

@@ -17,8 +17,8 @@ class TrainingError(RuntimeError):
     """Training cannot continue.
 
     Attributes:
-        result: The `FitResult` so far, with the best arrays that early stopping keeps, else the last finite ones, which
-            after NaN are those of a checkpoint; None if there are none, or no step was taken.
+        result: The `FitResult` so far, with the best arrays if early stopping keeps them, else with the last finite
+            ones (after NaN, those of the last checkpoint). None if there are none, or no step was taken.
     """
 
     result: Any = None
@@ -43,8 +43,8 @@ class CheckpointError(TrainingError):
 class Interrupted(KeyboardInterrupt):
     """SIGTERM or Ctrl-C during `fit`, raised after the current step is finished and saved.
 
-    It is not an `Exception`. In a notebook or at a prompt it is a KeyboardInterrupt, and the session goes on. In a
-    script it is a SystemExit as well: if it is not caught, the process ends with the exit status of the signal, so that
+    It is not an `Exception`. In a notebook or at a prompt it is a KeyboardInterrupt, and the session continues. In a
+    script it is also a SystemExit: if it is not caught, the process ends with the exit status of the signal, so that
     a script of several phases does not start the next.
 
     Attributes:

@@ -37,7 +37,7 @@ class FitResult:
 
     Attributes:
         variables: The trained variables, of the best epoch if `early_stopping` restores it.
-        state: The variables and what the optimizer keeps, for a `fit` that goes on from here.
+        state: Variables and optimizer state, from which another `fit` can continue.
         history: Loss and metrics, and those of the validation as "val_...", each a list with a value per epoch.
         steps: Steps taken, including those before a resume.
         best_epoch: Index of the best epoch by `early_stopping.monitor`, else by val_loss or loss; None if none.
@@ -89,7 +89,7 @@ def fit(
     devices: Sequence[jax.Device] | Devices | None = None,
     computation: Computation | None = None,
 ) -> FitResult:
-    """Trains a model, as `fit` of Keras does. It is a pure function except for the files it writes.
+    """Trains a model, like Keras's `fit`. It is a pure function except for the files it writes.
 
     The same arguments and number of devices give the same parameters to the last bit, also if the run was killed and
     resumed. No example is dropped: a last batch that the devices do not divide is padded, and a mask excludes the
@@ -99,11 +99,11 @@ def fit(
     Args:
         model: The model.
         variables: Initial variables. They are not modified: trainable parameters are copied, frozen ones are shared
-            with the result. Or `result.state`, to go on with its optimizer and random numbers.
+            with the result. Pass `result.state` to continue with its optimizer and random numbers.
         data: (images, labels) or (images, labels, sample_weights) arrays, `train.image_folder(...)`, an iterable of
             batches, or else as `as_dataset`.
-        optimizer: From Optax, with the learning rate or a schedule of it; or a name of Keras's, with Keras's default
-            rate: "adam", "adamw", "rmsprop", "sgd" and others of `flaxapps.train.optimizers.OPTIMIZERS`.
+        optimizer: An optimizer of Optax with its learning rate or schedule, or the name of one of Keras with Keras's
+            default rate: "adam", "adamw", "rmsprop", "sgd" and others of `flaxapps.train.optimizers.OPTIMIZERS`.
         batch_size: Examples in a batch, over all devices.
         loss: As `make_objective` takes it; "categorical_crossentropy" takes one-hot labels and class indices. A dict by
             the names of outputs for several.
@@ -134,7 +134,7 @@ def fit(
             entered for the duration of the run.
         early_stopping: When to stop before the last epoch.
         devices: Devices to use, None for all; or `Devices(...)`, which also shards large layers and the optimizer.
-        computation: What saves memory or time in a step: accumulation, recomputation, optimized frozen layers.
+        computation: Ways to save memory or time in a step: accumulation, recomputation, optimized frozen layers.
 
     Returns:
         The variables, the history, and how the run ended.

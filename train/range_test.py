@@ -66,7 +66,7 @@ def find_rate(
     steps: int = 100,
     **options: Any,
 ) -> RangeTest:
-    """Trains with a rate that grows exponentially from step to step, until the loss diverges. Nothing is kept of it.
+    """Trains with a rate that grows exponentially from step to step, until the loss diverges; then discards the result.
 
     The test is Smith's (https://arxiv.org/abs/1506.01186), with fastai's smoothing and its rule for a suggestion. Look
     at the losses, too (`flaxapps.train.figures.write_range_test`): a good rate is where they fall, well before the

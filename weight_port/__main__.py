@@ -2,7 +2,7 @@
 
 import sys
 
-from flaxapps.cli.weights.command import main
+from flaxapps.cli.commands import weights_main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(weights_main())

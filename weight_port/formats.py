@@ -89,7 +89,7 @@ def read_variables(path: str, model: Any = None) -> dict[str, Any]:
     form = form_of(path)
     if not form.names_itself:
         if model is None:
-            raise WeightError(f"{path} does not say what network it is of: give --model NAME or FILE.keras")
+            raise WeightError(f"{path} does not say which network it belongs to: give --model NAME or FILE.keras")
         return load_weights(path, model)
     tree = load_npz(path) if form is Form.NPZ else load_orbax(path)
     if model is not None:

@@ -16,7 +16,7 @@ from weight_port.hdf5.attributes import read_text
 from weight_port.published import PUBLISHED_FILES
 from weight_port.readers import CONFIG_LIMIT, METADATA_MEMBER, damage_named, open_weights
 from weight_port.stored import LegacyFile
-from weight_port.trees import SEPARATOR
+from weight_port.trees import SEPARATOR, load_npz
 from weight_port.writers import leaves
 
 CHUNK = 1 << 20
@@ -81,7 +81,8 @@ def inspect_file(path: str) -> Contents:
 
 def _arrays(path: str, form: Form) -> Iterator[ArrayFacts]:
     if form.names_itself:
-        for keys, leaf in leaves(read_variables(path)):
+        tree = load_npz(path, as_stored=True) if form is Form.NPZ else read_variables(path)
+        for keys, leaf in leaves(tree):
             yield ArrayFacts(SEPARATOR.join(keys[1:-1]), SEPARATOR.join(keys), leaf.shape, str(leaf.dtype))
         return
     with open_weights(path) as file:

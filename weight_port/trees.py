@@ -60,18 +60,24 @@ def is_orbax(path: str | os.PathLike[str]) -> bool:
     return any(os.path.exists(os.path.join(path, mark)) for mark in ORBAX_MARKS)
 
 
-def load_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_npz(path: str | os.PathLike[str], *, as_stored: bool = False) -> dict[str, Any]:
     """Load a tree from a `.npz` file whose keys are the paths joined by "/" (`join_path`).
 
     The description of a network, in files of `flaxapps.save_model`, is left out, and int8 arrays become float32 ones:
     `flaxapps.load_model` reads the whole.
+
+    Args:
+        path: The file.
+        as_stored: Whether arrays keep their dtypes.
 
     Raises:
         WeightError: The file is damaged, or has arrays that float32 cannot represent exactly.
         FileNotFoundError: `path` does not exist.
     """
     with damage_named(os.fspath(path)), np.load(path, allow_pickle=False) as file:
-        return nest({split_path(key): _as_float32(key, file[key]) for key in file.files if key != DESCRIPTION})
+        arrays = {key: file[key] for key in file.files if key != DESCRIPTION}
+        converted = {key: _as_float32(key, array) for key, array in arrays.items()}
+        return nest({split_path(key): array for key, array in (arrays if as_stored else converted).items()})
 
 
 def save_npz(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
@@ -101,7 +107,7 @@ def load_orbax(path: str | os.PathLike[str]) -> dict[str, Any]:
             options = orbax.args.PyTreeRestore(restore_args=as_numpy)
             tree = checkpointer.restore(place, args=options)
     except Exception as error:  # TensorStore and Orbax have no common exception class for damaged folders
-        raise WeightError(f"{name} is no Orbax checkpoint of a tree, or is damaged: {error}") from error
+        raise WeightError(f"{name} is not an Orbax checkpoint of a tree, or is damaged: {error}") from error
     with damage_named(name):
         return nest({keys: _as_float32(SEPARATOR.join(keys), leaf) for keys, leaf in leaves(tree)})
 

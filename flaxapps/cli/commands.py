@@ -1,12 +1,20 @@
-"""Entry point of the command `flaxapps`. The commands are imported only when one is given: --help answers at once."""
+"""Entry points of the commands `flaxapps` and `python -m weight_port`.
+
+The parsers import nothing, and what a command runs is imported after its arguments are parsed: --help and errors in
+arguments answer at once.
+"""
 
 import argparse
 import importlib.metadata
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from flaxapps.cli.parsers import SUMMARIES, new_parser
+from flaxapps.cli.arguments import demo, evaluate, export, finetune, predict, quantize
+from flaxapps.cli.arguments.networks import add_networks
+from flaxapps.cli.arguments.shared import add_device
+from flaxapps.cli.arguments.weights import EXAMPLES as WEIGHT_EXAMPLES
+from flaxapps.cli.arguments.weights import add_weight_commands
+from flaxapps.cli.parsers import add_command, new_parser
 
 EXAMPLES = """examples:
   flaxapps list
@@ -21,10 +29,11 @@ EXAMPLES = """examples:
   flaxapps inspect mine.h5
   flaxapps demo
 """
+WEIGHTS_PROGRAM = "python -m weight_port"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command.
+    """Runs a command of `flaxapps`.
 
     Args:
         argv: Arguments; None takes those of the process.
@@ -36,33 +45,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: With code 2 for invalid arguments, with 0 after --help and --version.
     """
-    given = sys.argv[1:] if argv is None else list(argv)
-    named = any(each in SUMMARIES for each in given[:2])  # the second one after --debug
-    if not named:
-        new_flaxapps_parser(complete=False).parse_args(given)  # --help, --version, or an error: it exits
-    from flaxapps.cli.complete import run_command
+    arguments = new_flaxapps_parser().parse_args(argv)
+    from flaxapps.cli.running import run_parsed
     from flaxapps.runtime.process import keep_freed_memory
 
     if argv is None:  # not called as a function, so the setting affects no other code in the process
         keep_freed_memory()
-    return run_command(new_flaxapps_parser(), "flaxapps", argv)
+    return run_parsed("flaxapps", arguments)
 
 
-def new_flaxapps_parser(*, complete: bool = True) -> argparse.ArgumentParser:
-    """Creates the parser of `flaxapps`.
+def weights_main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command of `python -m weight_port`.
 
     Args:
-        complete: Whether the commands have their arguments, for which all of them are imported.
+        argv: Arguments; None takes those of the process.
+
+    Returns:
+        The exit code: 0; 1 if `diff` or `verify` find a difference; 2 after an error; 130 after an interruption.
+
+    Raises:
+        SystemExit: With code 2 for invalid arguments, with 0 after --help.
     """
+    description = "Inspects, converts, compares and verifies Keras weight files."
+    parser, commands = new_parser(WEIGHTS_PROGRAM, description, WEIGHT_EXAMPLES.format(program=WEIGHTS_PROGRAM))
+    add_weight_commands(commands, WEIGHTS_PROGRAM)
+    arguments = parser.parse_args(argv)
+    from flaxapps.cli.running import run_parsed
+
+    return run_parsed("weight_port", arguments)
+
+
+def new_flaxapps_parser() -> argparse.ArgumentParser:
+    """Creates the parser of `flaxapps`, with all commands in the order of `SUMMARIES`."""
     parser, commands = new_parser("flaxapps", "Keras Applications in JAX.", EXAMPLES)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    if complete:
-        from flaxapps.cli.complete import add_commands
-
-        add_commands(commands)
-    else:
-        for name, summary in SUMMARIES.items():
-            commands.add_parser(name, help=summary)
+    add_networks(commands)
+    computing = {}
+    for name, module in (
+        ("predict", predict), ("evaluate", evaluate), ("export", export), ("finetune", finetune), ("quantize", quantize)
+    ):  # fmt: skip # kept on few lines on purpose
+        computing[name] = add_command(commands, name, module.EXAMPLES)
+        module.add_arguments(computing[name])
+    add_weight_commands(commands, "flaxapps")
+    computing["demo"] = add_command(commands, "demo")
+    demo.add_arguments(computing["demo"])
+    for command in computing.values():
+        add_device(command)
     return parser
 
 

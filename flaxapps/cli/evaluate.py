@@ -16,19 +16,7 @@ from numpy.typing import NDArray
 
 from flaxapps.cli.models import ResolvedModel, adapted, resolve_model
 from flaxapps.cli.multilabel import SEPARATORS, LabelTally, as_two_classes, threshold_of
-from flaxapps.cli.options import (
-    FORMATS,
-    add_distributed,
-    add_format,
-    add_model,
-    add_output,
-    add_photos,
-    check_resize,
-    given_resizing,
-    given_size,
-    join_processes,
-    usual_batch_size,
-)
+from flaxapps.cli.options import check_resize, given_resizing, given_size, join_processes, usual_batch_size
 from flaxapps.cli.rows import write_rows
 from flaxapps.inference.pieces import optimize_for_batches
 from flaxapps.inference.predict import predict
@@ -173,7 +161,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         (tally.write if several else partial(write_evaluation, tally=tally))(output, arguments.format, names=titles)
     failed = len(label_of) - tally.photos
     if failed:
-        print(f"flaxapps: {failed} of {len(label_of)} images could not be read", file=sys.stderr)
+        print(f"flaxapps: {failed} of {len(label_of)} photos could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -249,40 +237,6 @@ def _percent(part: int, whole: int) -> str:
 def _in_groups(batches: Iterator[tuple[list[Path], NDArray[Any]]], size: int) -> Iterator[tuple[list[Path], list[Any]]]:
     while group := list(itertools.islice(batches, size)):
         yield [file for files, _ in group for file in files], [photos for _, photos in group]
-
-
-EXAMPLES = """examples:
-  flaxapps evaluate photos_by_class/ --model mine/           # a folder that flaxapps finetune wrote
-  flaxapps evaluate table.csv --model mine.keras --labels names.txt --preprocess tf --format csv --output by_class.csv
-
-To reproduce the published accuracies on ImageNet (folders are matched by their wnids, n01440764 and so on):
-  flaxapps evaluate ILSVRC2012_val/ --model resnet50 --resize 256
-  flaxapps evaluate ILSVRC2012_img_val/ --truth devkit/data/ILSVRC2012_validation_ground_truth.txt \\
-      --model inception_v3 --resize 342
-
-DATA is a folder with a folder for each class, a CSV file with the columns path and label, or, with --truth, a folder
-of photos. Photos that cannot be read are skipped, and make the exit code 1. A network with one output says yes or no to
-the second of two labels. Photos in a table may have several labels, "cat;dog" or a row for each: each label is then
-counted by itself, if the network ends in a sigmoid.
-"""
-
-
-def add_arguments(command: Any) -> None:
-    """Adds the arguments of `flaxapps evaluate` to its parser."""
-    command.add_argument("data", metavar="DATA", help="labelled photos, see below")
-    add_model(command)
-    command.add_argument(
-        "--truth",
-        metavar="FILE",
-        help="labels of a folder of photos: a CSV file such as Kaggle's LOC_val_solution.csv, lines of NAME LABEL, or "
-        "one label per line, such as the ground truth of ILSVRC2012's development kit with its meta.mat beside it",
-    )
-    add_format(
-        command, FORMATS, "csv, jsonl: a line for each class; json, npz: all (default: table, worst classes first)"
-    )
-    add_output(command)
-    add_photos(command)
-    add_distributed(command)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,9 +8,7 @@ from typing import Any
 from flaxapps.applications.info import ModelInfo
 from flaxapps.cli.costs import write_costs
 from flaxapps.cli.models import architecture_options, resolve_model
-from flaxapps.cli.options import add_architecture, add_format, positive
-from flaxapps.cli.parsers import add_command
-from flaxapps.cli.rows import ROW_FORMATS, write_rows
+from flaxapps.cli.rows import write_rows
 from flaxapps.inference.compile import estimate_costs
 from flaxapps.model import Model
 from flaxapps.registry import list_models, model_info
@@ -18,53 +16,12 @@ from flaxapps.runtime.console import new_table, open_console
 from flaxapps.runtime.process import keep_compilations
 from weight_port.published import PublishedFile, cache_folder
 
-WIDE = 110  # columns, for all of `flaxapps list`
+WIDE, NARROW = 110, 72  # columns: from WIDE on `flaxapps list` shows all, below NARROW it leaves the functions out
 MOST_FILES = 6  # of weights, shown in full by `info`
-LIST_EXAMPLES = """examples:
-  flaxapps list
-  flaxapps list "resnet*v2"
-  flaxapps list --format csv
-"""
-INFO_EXAMPLES = """examples:
-  flaxapps info resnet50
-"""
-SUMMARY_EXAMPLES = """examples:
-  flaxapps summary vgg16
-  flaxapps summary inception_v3 --no-top --input-shape 200 300
-  flaxapps summary mine.keras
-"""
-PLOT_EXAMPLES = """examples:
-  flaxapps plot resnet50 --output resnet50.svg
-  flaxapps plot inception_v3 --no-top --full --output layers.svg
-  flaxapps plot mine.keras --output mine.png
-"""
 
 
-def add_commands(commands: Any) -> None:
-    """Adds `list`, `info`, `summary` and `plot`."""
-    command = add_command(commands, "list", _list, LIST_EXAMPLES)
-    command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help='such as "mobilenet*"')
-    add_format(command, ROW_FORMATS)
-    command = add_command(commands, "info", _info, INFO_EXAMPLES)
-    command.add_argument("name", metavar="NAME", help="a network of `flaxapps list`")
-
-    command = add_command(commands, "summary", _summary, SUMMARY_EXAMPLES)
-    add_architecture(command)
-    command.add_argument("--describe", action="store_true", help="also show operations and memory of one batch")
-    command.add_argument("--batch-size", type=positive, default=1, metavar="N", help="for --describe (default: 1)")
-
-    command = add_command(commands, "plot", _plot, PLOT_EXAMPLES)
-    add_architecture(command)
-    command.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="file to write: .svg, .png or .pdf",
-    )
-    command.add_argument("--full", action="store_true", help="every layer, also in nested models (default: blocks)")
-
-
-def _list(arguments: argparse.Namespace) -> int:
+def run_list(arguments: argparse.Namespace) -> int:
+    """Runs `flaxapps list`."""
     names = list_models(arguments.pattern)
     if not names:
         raise ValueError(f"No network fits {arguments.pattern!r}; `flaxapps list` shows all")
@@ -79,6 +36,8 @@ def _print_networks(infos: list[ModelInfo]) -> None:
     console = open_console()
     caption = "size: default and smallest, in pixels; top-1, top-5: % on ImageNet, published by Keras"
     headings = ["name", "function", "size", "params", "top-1", "top-5"]
+    if console.width < NARROW:
+        headings.remove("function")
     if console.width >= WIDE:
         headings += ["licence of weights", "reference"]
     else:
@@ -117,7 +76,8 @@ def _facts(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _info(arguments: argparse.Namespace) -> int:
+def run_info(arguments: argparse.Namespace) -> int:
+    """Runs `flaxapps info`."""
     info = model_info(arguments.name)
     default, smallest = info.default_size, info.min_size
     facts = {
@@ -160,7 +120,8 @@ def _file_facts(file: PublishedFile) -> dict[str, str]:
     }
 
 
-def _summary(arguments: argparse.Namespace) -> int:
+def run_summary(arguments: argparse.Namespace) -> int:
+    """Runs `flaxapps summary`."""
     model = _model(arguments)
     model.summary()
     if arguments.describe:
@@ -173,6 +134,8 @@ def _model(arguments: argparse.Namespace) -> Model:
     return resolve_model(arguments.model, initialize=True, **architecture_options(arguments)).model
 
 
-def _plot(arguments: argparse.Namespace) -> int:
+def run_plot(arguments: argparse.Namespace) -> int:
+    """Runs `flaxapps plot`."""
     _model(arguments).plot(arguments.output, full=arguments.full)
+    print(f"{arguments.output} is written")
     return 0

@@ -3,17 +3,14 @@
 import argparse
 import re
 import textwrap
-from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
-
-Command = Callable[[argparse.Namespace], int]
+from typing import Any, NoReturn
 
 # One line of help for each command, in the order of `flaxapps --help`.
 SUMMARIES = MappingProxyType(
     {
         "list": "list the networks",
-        "info": "show the facts about a network and its weight files",
+        "info": "show facts about a network and its weight files",
         "summary": "list the layers of a network",
         "plot": "draw a network as SVG, PNG or PDF",
         "predict": "classify photos",
@@ -28,6 +25,14 @@ SUMMARIES = MappingProxyType(
         "demo": "classify real photos with a real Keras model, then train it",
     }
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in two lines: the usage of `finetune` would hide it below forty."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with code 2 and a message that names the argument."""
+        self.exit(2, f"{self.prog}: error: {message}\n{self.prog} --help shows the arguments\n")
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -65,20 +70,17 @@ def new_parser(program: str, description: str, examples: str) -> tuple[argparse.
     Returns:
         The parser, and its subparsers for `add_command`.
     """
-    parser = argparse.ArgumentParser(
-        prog=program, description=description, epilog=examples, formatter_class=HelpFormatter
-    )
+    parser = Parser(prog=program, description=description, epilog=examples, formatter_class=HelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser, parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
-def add_command(commands: Any, name: str, run: Command, epilog: str | None = None, *, error_code: int = 1) -> Any:
+def add_command(commands: Any, name: str, epilog: str | None = None, *, error_code: int = 1) -> Any:
     """Adds a command.
 
     Args:
         commands: From `new_parser`.
         name: Name of the command, one of `SUMMARIES`.
-        run: Takes the parsed arguments and returns the exit code.
         epilog: The end of its help text, which begins with its summary.
         error_code: The exit code after an error.
 
@@ -92,5 +94,5 @@ def add_command(commands: Any, name: str, run: Command, epilog: str | None = Non
     )
     # SUPPRESS, because a default would overwrite a --debug given before the command.
     command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    command.set_defaults(run=run, error_code=error_code)
+    command.set_defaults(command=name, error_code=error_code)
     return command

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
@@ -26,21 +26,17 @@ QUIET_LOGGERS = (
 PLATFORMS = MappingProxyType({"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"})  # of --device, as JAX names them
 
 
-def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[str] | None) -> int:
-    """Runs the command named by `argv`; errors are printed as one line on stderr.
+def run_command(run: Callable[[argparse.Namespace], int], program: str, arguments: argparse.Namespace) -> int:
+    """Runs a command; errors are printed as one line on stderr.
 
     Args:
-        parser: From `new_parser`.
+        run: The command; it returns the exit code.
         program: Prefix of that line.
-        argv: Arguments; None takes those of the process.
+        arguments: Parsed arguments.
 
     Returns:
         The exit code: the command's own, its `error_code` after an error, or 130 after an interruption.
-
-    Raises:
-        SystemExit: With code 2 for invalid arguments, with 0 after --help and --version.
     """
-    arguments = parser.parse_args(argv)
     device = vars(arguments).pop("device", None)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold characters the terminal cannot encode
@@ -49,7 +45,7 @@ def run_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[st
             warnings.showwarning = partial(_show_warning, program)
             if device is not None:
                 _choose_device(device, arguments)
-            code: int = arguments.run(arguments)
+            code: int = run(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # as in `flaxapps list | head -1`

@@ -3,67 +3,18 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_args
 
 from flaxapps.cli.models import Recipe, resolve_model
-from flaxapps.cli.options import add_photos, add_weights, check_resize, given_resizing, given_size, network_or_file
+from flaxapps.cli.options import check_resize, given_resizing, given_size
 from flaxapps.photos.files import find_photos
 from flaxapps.photos.reading import read_photos
-from flaxapps.quantization.calibrate import Calibration
 from flaxapps.quantization.quantize import quantization_report, quantize
 from flaxapps.runtime.console import describe_error, printable
 from flaxapps.runtime.files import as_path
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.saving.graph_file import SUFFIX, save_graph
 
-EXAMPLES = """examples:
-  flaxapps quantize resnet50 photos/ --output resnet50_int8.npz
-  flaxapps quantize mine/ photos/ --held-out other_photos/ --largest-change 0.05 --output mine_int8.npz
-  flaxapps quantize xception photos/ --keep-float block6_sepconv3 --calibration minmax --output xception_int8.npz
-
-Then:
-  flaxapps predict more_photos/ --model resnet50_int8.npz
-
-The photos should be like those you will predict; a few dozen are enough, without labels. Without --held-out, every
-fourth photo is used for the report only.
-"""
 REPORTED = 4  # every n-th photo is for the report, if no others are given
-
-
-def add_arguments(command: Any) -> None:
-    """Adds the arguments of `flaxapps quantize` to its parser."""
-    command.add_argument(
-        "model",
-        type=network_or_file,
-        metavar="NAME|FILE.keras|DIR",
-        help="a network, a Keras model, or a folder of `flaxapps finetune`",
-    )
-    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="photos to measure ranges on")
-    command.add_argument("--output", required=True, metavar="FILE.npz", help="file to write")
-    add_weights(command)
-    command.add_argument("--held-out", nargs="+", metavar="IMAGE_OR_FOLDER", help="other photos, for the report")
-    command.add_argument(
-        "--calibration",
-        choices=get_args(Calibration),
-        default="mse",
-        help="ranges of least mean square error, or from the smallest to the largest value (default: %(default)s)",
-    )
-    command.add_argument(
-        "--keep-float", nargs="+", default=[], metavar="LAYER", help="layers to keep in float32; outer/inner if nested"
-    )
-    command.add_argument(
-        "--largest-change",
-        type=float,
-        metavar="P",
-        help="keep layers in float32 until no probability of a held-out photo changes by more, such as 0.05",
-    )
-    command.add_argument(
-        "--agreement",
-        type=float,
-        metavar="PART",
-        help="the same until this part of held-out photos has the same most probable class, such as 0.99",
-    )
-    add_photos(command)
 
 
 def run(arguments: argparse.Namespace) -> int:

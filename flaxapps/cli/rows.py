@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
-ROW_FORMATS = ("table", "csv", "json", "jsonl")
-
 
 def write_rows(
     stream: IO[str], form: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None

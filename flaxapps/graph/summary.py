@@ -21,7 +21,7 @@ def print_summary(graph: Graph, title: str, width: int | None = None) -> None:
     console = open_console(width=width)
     wide = console.width >= WIDE
     caption = _totals(list(_all_weights(graph)))
-    table = new_table(caption=caption if wide else f"{caption}; what layers are connected to: in a wider terminal")
+    table = new_table(caption=caption if wide else f"{caption}; a wider terminal also shows the connections")
     table.title = title
     for heading, right in [("#", True), ("layer", False), ("kind", False), ("output shape", False)]:
         shape = heading == "output shape"

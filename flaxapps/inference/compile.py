@@ -129,8 +129,8 @@ def compile(
             several inputs. None takes the model's own.
         dtype: Dtype of the images: "float32", "uint8" (a quarter of the bytes to send) or any other numeric one.
         preprocess: Preprocessing to compile in before the network, as for `predict`.
-        optimize: "default" or "fast" compiles what `flaxapps.optimize` makes of the network, in place of the network
-            itself; None compiles it as it is.
+        optimize: "default" or "fast" optimizes the network with `flaxapps.optimize` first; None compiles it as it
+            is.
         precision: "float32" or "bfloat16", as for `flaxapps.optimize`; the latter needs `optimize`.
         device: The device to compute on; None takes JAX's first local device.
 

@@ -103,7 +103,7 @@ def predict_batches(
     batches, total = _batches(model, x, batch_size, function)
     size, done = 0, 0
     pending: tuple[Callable[[], Rows], int] | None = None
-    for rows in _progress(batches, total, verbose):
+    for rows in show_progress(batches, "Predicting", total) if verbose else batches:
         _check_finite(rows, done)
         if not size:
             # The padded batch size is a multiple of the number of devices. The first batch is the largest.
@@ -236,10 +236,15 @@ def _check_finite(rows: Rows, offset: int) -> None:
             raise ValueError(f"Image {offset + broken[0]} contains NaN or infinity ({len(broken)} in this batch)")
 
 
-def _progress(batches: Iterator[Rows], total: int | None, verbose: bool) -> Iterable[Rows]:
-    if not verbose:
-        return batches
+def show_progress(batches: Iterator[Rows], title: str, total: int | None) -> Iterable[Rows]:
+    """Shows a progress bar on stderr while batches are consumed.
+
+    Args:
+        batches: The batches.
+        title: What they are computed for.
+        total: Their number, if it is known.
+    """
     from rich.console import Console
     from rich.progress import track
 
-    return track(batches, "Predicting", total=total, console=Console(stderr=True))
+    return track(batches, title, total=total, console=Console(stderr=True))

@@ -63,13 +63,13 @@ def quantize(
         images: Images like those that will be predicted, a few dozen at least: an array (count, ...) or an iterable of
             such arrays.
         preprocess: Preprocessing of the images, as for `predict`; the quantized network takes it as well.
-        calibration: "mse" takes the part of the range of every tensor that has the least mean square rounding error,
-            "minmax" the full range, which is faster to find.
+        calibration: "mse" clips the range of every tensor to where the mean squared rounding error is smallest;
+            "minmax" takes the full range, which is faster to find.
         keep_float: Names of layers to keep in float32; "outer/inner" inside nested models.
-        held_out: Other images, on which the two bounds below are checked. If a bound is exceeded, the layers with the
-            most noise are kept in float32, as few of them as a bisection finds.
+        held_out: Other images, on which the two bounds below are checked. If a bound is exceeded, the noisiest
+            layers are kept in float32; a bisection finds how many are needed.
         largest_change: Upper bound of the change of a probability, such as 0.05.
-        agreement: Lower bound of the part of images whose most probable class stays the same, such as 0.99.
+        agreement: Lower bound of the share of images whose most probable class stays the same, such as 0.99.
 
     Returns:
         The quantized model and its variables, for inference only. `save_model` writes them to a `.npz` file, not to

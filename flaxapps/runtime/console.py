@@ -71,7 +71,8 @@ def describe_error(error: Exception) -> str:
     message = " ".join(str(error).split())
     if not isinstance(error, ValueError | OSError | ImportError):
         message = f"unexpected {type(error).__name__}: {message} (--debug shows where it comes from)"
-    return " ".join([message, *getattr(error, "__notes__", [])])
+    # Grain notes that it has shortened the traceback, which is not shown here.
+    return " ".join([message, *(note for note in getattr(error, "__notes__", []) if "Grain" not in note)])
 
 
 def describe_devices() -> str:

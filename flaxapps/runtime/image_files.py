@@ -31,6 +31,7 @@ TRANSPOSITIONS = {
 SIDEWAYS = ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 LARGEST_FILE = 1 << 30  # bytes; files are read into memory as a whole
 CHUNK = 1 << 20
+HEADER = 64  # bytes
 
 
 class ImageError(ValueError):
@@ -55,13 +56,25 @@ def decode_img(path: ImageFile, *, draft_size: tuple[int, int] | None = None, or
     name = name_of(path)
     contents = _read(path)
     with named_errors(name):
-        image = _open(contents, name)
+        image = _open(io.BytesIO(contents), name)
         if draft_size is not None:
             transposition = exif_transposition(image) if orientation else None
             turned = transposition is not None and transposition.name in SIDEWAYS
             image.draft(None, draft_size if turned else draft_size[::-1])  # JPEG only; others ignore it
         image.load()  # Pillow decodes lazily; without this, errors in a truncated file would surface later
         return image
+
+
+def check_header(path: str | os.PathLike[str]) -> None:
+    """Checks that a file begins as an image that can be decoded; its pixels are not.
+
+    Raises:
+        ImageError: It does not.
+        OSError: The file cannot be opened.
+    """
+    name = name_of(path)
+    with as_path(path).open("rb") as file, named_errors(name):
+        _open(file, name)
 
 
 def exif_transposition(image: Image.Image) -> Image.Transpose | None:
@@ -129,26 +142,28 @@ def named_errors(name: str, color_mode: str | None = None) -> Iterator[None]:
         raise ImageError(f"{name}: cannot read the image{mode}: {error}") from error
 
 
-def _open(contents: bytes, name: str) -> Image.Image:
+def _open(file: IO[bytes], name: str) -> Image.Image:
+    """Opens an image, of which Pillow reads the header only."""
     from PIL import Image, UnidentifiedImageError
 
-    brands = contents[8:64] if contents[4:8] == b"ftyp" else b""  # of ISO's container, as HEIC and AVIF are
+    start = file.read(HEADER)
+    brands = start[8:] if start[4:8] == b"ftyp" else b""  # of ISO's container, as HEIC and AVIF are
+    file.seek(0)
     if brands[:4] in HEIF_BRANDS and AVIF_BRAND not in brands:
-        return _open_heif(contents, name)
+        return _open_heif(file, name)
     try:
-        return Image.open(io.BytesIO(contents))
+        return Image.open(file)
     except UnidentifiedImageError as error:
         newer = "; AVIF needs Pillow 11.3" if AVIF_BRAND in brands else ""
-        raise ImageError(
-            f"{name}: not an image of a format that Pillow knows ({len(contents)} bytes){newer}"
-        ) from error
+        size = file.seek(0, os.SEEK_END)
+        raise ImageError(f"{name}: not an image of a format that Pillow knows ({size} bytes){newer}") from error
 
 
-def _open_heif(contents: bytes, name: str) -> Image.Image:
+def _open_heif(file: IO[bytes], name: str) -> Image.Image:
     """Opens a photo of an iPhone (HEIC), which Pillow cannot; the decoder turns it upright."""
     try:
         import pillow_heif
     except ImportError as error:
         raise ImageError(f'{name}: HEIC photos need pillow-heif: pip install "flaxapps[heif]"') from error
-    image: Image.Image = pillow_heif.open_heif(io.BytesIO(contents)).to_pillow()
+    image: Image.Image = pillow_heif.open_heif(file).to_pillow()
     return image

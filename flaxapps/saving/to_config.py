@@ -62,7 +62,7 @@ def layer_entry(layer: Layer, dtype: str, shapes: Sequence[Shape], channels_firs
     known = KINDS.get(layer.class_name) is type(layer)
     if not known and layer.class_name not in layers.registered():
         raise WeightError(
-            f"Layer {layer.name!r} of kind {type(layer).__name__} is none of Keras's layers, so Keras could not open "
+            f"Layer {layer.name!r} of kind {type(layer).__name__} is not a layer of Keras, so Keras could not open "
             f'the model. Known kinds: {", ".join(sorted(KINDS))}; flaxapps.layers.register("ClassName") adds one.'
         )
     if layer.class_name == "Equalization":  # its compute_output_spec returns its input, which makes a cycle

@@ -64,7 +64,7 @@ def with_output_padding(layer: Layer, shape: Shape, wanted: Shape | None) -> Lay
         if max(strides) > 1:  # output_padding is below the stride
             warnings.warn(
                 f"Layer {layer.name!r} of kind {layer.class_name}: this version of Keras does not store "
-                "output_padding, and no shape in the file tells it. It is assumed to be None, the default",
+                "output_padding, and no shape in the file determines it. It is assumed to be None, the default",
                 stacklevel=2,
             )
         return layer

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 
 from flaxapps import train
-from flaxapps.cli.options import add_distributed, join_processes
+from flaxapps.cli.arguments.shared import add_distributed
+from flaxapps.cli.options import join_processes
 from flaxapps.runtime import distributed
 from flaxapps.runtime.distributed import is_first
 from tests.train import small

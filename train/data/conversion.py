@@ -29,8 +29,9 @@ def as_dataset(data: Any, steps_per_epoch: int | None = None) -> Dataset:
         The dataset.
 
     Raises:
-        TypeError: `data` is none of these.
-        ValueError: The arrays do not fit each other, or `steps_per_epoch` is for data that is no iterable of batches.
+        TypeError: `data` has another type.
+        ValueError: The arrays do not fit each other, or `steps_per_epoch` is given for data that is not an iterable of
+            batches.
     """
     dataset = _as_dataset(data, steps_per_epoch)
     if steps_per_epoch is not None and not isinstance(dataset, BatchStream):

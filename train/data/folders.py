@@ -43,9 +43,9 @@ def image_folder(
     path/dog/3.jpg
     ```
 
-    Files are recognised by their suffix: .bmp .gif .jpeg .jpg .png, and what Keras ignores, such as .webp, .tif, .heic
-    (with pillow-heif) and .avif. Hidden files and folders are skipped. A split selects the same files as Keras for the
-    same seed, if it sees the same files.
+    Files are recognised by their suffix: .bmp .gif .jpeg .jpg .png, and suffixes that Keras ignores, such as .webp,
+    .tif, .heic (with pillow-heif) and .avif. Hidden files and folders are skipped. A split selects the same files as
+    Keras for the same seed, if it sees the same files.
 
     Args:
         path: The folder.
@@ -60,7 +60,7 @@ def image_folder(
         interpolation: "nearest", "bilinear", "bicubic", "hamming", "box" or "lanczos".
         follow_links: Whether to follow symbolic links to folders within a class folder. Linked files and linked class
             folders are always read.
-        on_error: "raise" an error that names the unreadable images, or "skip" and count them.
+        on_error: "raise" an error that names the unreadable images, or "skip" them with a warning.
         workers: Decoding processes; 0 decodes in threads. A script needs `if __name__ == "__main__":` for them.
         antialias: Whether images that shrink are averaged, by Pillow, as in torchvision and timm. False takes the
             pixels of Keras's `image_dataset_from_directory`, in float32.

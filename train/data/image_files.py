@@ -221,7 +221,8 @@ class ImageDataset:
                 yield (np.array(images), np.array(labels)) if self.options.workers else (images, labels)
         if missing:
             names = ", ".join(list(self.skipped)[:FAILURES_SHOWN])
-            warnings.warn(f"{missing} images could not be read and were left out of this epoch: {names}", stacklevel=2)
+            count, were = ("1 image", "was") if missing == 1 else (f"{missing} images", "were")
+            warnings.warn(f"{count} could not be read and {were} left out of this epoch: {names}", stacklevel=2)
 
     def _load(self, indices: NDArray[np.int64]) -> _Loaded:
         threads = max(1, (os.cpu_count() or 1) // max(1, self.options.workers))
@@ -293,5 +294,6 @@ def _content(path: str, size: int | str, read: bool) -> str:
 
 
 def _describe(failures: list[tuple[str, str]], count: int) -> str:
-    lines = [f"{len(failures)} of a batch of {count} images cannot be read (on_error='skip' skips them):"]
+    advice = "(on_error='skip', or --on-error skip, leaves them out)"
+    lines = [f"{len(failures)} of a batch of {count} images cannot be read {advice}:"]
     return "\n  ".join([*lines, *(reason for _, reason in failures)])

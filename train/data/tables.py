@@ -47,7 +47,7 @@ def image_table(
         label_mode: "int", or "categorical" for one-hot labels.
         color_mode: "rgb", "grayscale" or "rgba".
         interpolation: "nearest", "bilinear", "bicubic", "hamming", "box" or "lanczos".
-        on_error: "raise" an error that names the unreadable images, or "skip" and count them.
+        on_error: "raise" an error that names the unreadable images, or "skip" them with a warning.
         workers: Decoding processes; 0 decodes in threads.
         antialias: Whether images that shrink are averaged, by Pillow, as in torchvision and timm. False takes the
             pixels of Keras's `image_dataset_from_directory`, in float32.

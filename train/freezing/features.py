@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from flaxapps.inference.predict import predict_batches
+from flaxapps.inference.predict import predict_batches, show_progress
 from flaxapps.inference.preprocessing import Function
 from flaxapps.model import Model
 from flaxapps.train.data.datasets import Dataset
@@ -19,6 +19,7 @@ from flaxapps.train.data.structured import rows as rows_of
 from flaxapps.train.step.targets import in_order
 
 MEMORY_LIMIT = 1 << 30  # bytes
+PROGRESS = "Caching features"
 
 
 class FeatureDataset:
@@ -107,8 +108,8 @@ def compute_features(
     own = trunk.init_variables(base=variables)
     features: list[NDArray[np.float32]] = []
     done = 0
-    options: Any = {"batch_size": batch_size, "preprocess": preprocess, "verbose": verbose}
-    for rows in predict_batches(trunk, own, images(), **options):
+    batches = predict_batches(trunk, own, images(), batch_size=batch_size, preprocess=preprocess)
+    for rows in show_progress(batches, PROGRESS, -(-count // batch_size)) if verbose else batches:
         if not features:
             size = sum(4 * count * math.prod(array.shape[1:]) for array in rows)
             features = [_allocate((count, *array.shape[1:]), size > memory_limit, folder) for array in rows]

@@ -41,11 +41,11 @@ class TrainingSummary:
         if not self.statistics:
             return text
         where = f": {_ranges(self.statistics, self.moving)}" if self.moving else ""
-        return f"{text}\nMoving statistics of {len(self.moving)} of {len(self.statistics)} layers change{where}"
+        return f"{text}\n{len(self.moving)} of {len(self.statistics)} layers update their moving statistics{where}"
 
 
 def summarise_training(model: Model, frozen: Iterable[str] = ()) -> TrainingSummary:
-    """Summarises what trains.
+    """Summarises which layers and parameters train.
 
     Args:
         model: The model.
@@ -59,7 +59,7 @@ def summarise_training(model: Model, frozen: Iterable[str] = ()) -> TrainingSumm
     >>> y = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="stem")(x))
     >>> print(summarise_training(Model(x, layers.Dense(2, name="head")(y)), {"stem"}))
     2 of 3 layers train, 18 of 130 parameters: norm to head
-    Moving statistics of 1 of 1 layers change: norm
+    1 of 1 layers update their moving statistics: norm
     """
     stopped = frozenset(frozen)
     fixed = {path for path, layer in layer_paths(model.layers) if layer.class_name in FIXED}

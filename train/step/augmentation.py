@@ -38,8 +38,8 @@ class Augmentation:
         brightness: Largest change up or down, added to all pixels, as a fraction of the value range.
         contrast: Largest change of the contrast: differences from the mean of each channel are multiplied by a factor
             from 1 - contrast to 1 + contrast.
-        value_range: Smallest and largest value of a pixel, which changes of its value keep to. None: 0 to 255 for
-            uint8; of floats `fit` finds 0 to 1 or 0 to 255 in the first batch.
+        value_range: Smallest and largest value of a pixel; changed values are clipped to it. None: 0 to 255 for
+            uint8; for floats, `fit` finds 0 to 1 or 0 to 255 in the first batch.
         rotation: Largest turn in either direction, as a fraction of a full circle, as in Keras's RandomRotation. The
             border pixels are repeated.
         randaugment: Number of operations and their magnitude, from 0 to 10, of RandAugment

@@ -60,7 +60,7 @@ class Objective:
 
     @property
     def is_binary(self) -> bool:
-        """Whether every output is a yes or no of its own."""
+        """Whether every output is an independent yes/no decision."""
         return self.loss == "binary_crossentropy"
 
     @property
@@ -70,7 +70,7 @@ class Objective:
 
     @property
     def is_categorical(self) -> bool:
-        """Whether the outputs are classes that exclude each other."""
+        """Whether the outputs are mutually exclusive classes."""
         return isinstance(self.loss, str) and not self.is_binary
 
     def probabilities(self, outputs: jax.Array) -> jax.Array:

@@ -35,8 +35,8 @@ def averaged(
 
     Args:
         optimizer: From Optax. Wrap the whole of it, since the average is of the parameters after all updates.
-        decay: Weight of the average in every step, from 0 to below 1. Of the steps, about the last 1 / (1 - decay)
-            count.
+        decay: Weight of the average in every step, from 0 to below 1. The average covers about
+            the last 1 / (1 - decay) steps.
         warmup: Whether the decay grows with the number of steps n, as 1 - n^(-2/3) up to `decay`: without, a short run
             ends near its first parameters (timm's `use_warmup`). False for Keras's average.
 

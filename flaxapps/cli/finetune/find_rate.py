@@ -27,7 +27,7 @@ def run_range_test(plan: Plan, arguments: argparse.Namespace, folder: Path, *, c
     """
     phase = plan.phases[0]
     console = open_console()
-    console.print(f"Testing learning rates on {phase.title}, for a step each")
+    console.print(f"Testing learning rates on {phase.title}, one step each")
     test = find_rate(
         plan.model,
         plan.load(),

@@ -27,8 +27,8 @@ FILES = (
 FOLDERS = (*PHASES, "tensorboard")
 # Arguments that do not change the result, or whose content is compared instead: checkpoints know the photos.
 NOT_SETTINGS = (
-    "run", "debug", "error_code", "resume", "overwrite", "keep_checkpoints", "output", "workers", "describe", "mesh",
-    "shard_optimizer", "print_recipe", "find_rate", *SETTINGS,
+    "command", "debug", "error_code", "resume", "overwrite", "keep_checkpoints", "output", "workers", "describe",
+    "mesh", "shard_optimizer", "print_recipe", "find_rate", *SETTINGS,
 )  # fmt: skip # kept on few lines on purpose
 PLACES = ("data", "validation")
 

@@ -24,7 +24,6 @@ COUPLED: Mapping[str, Callable[[Rate], optax.GradientTransformation]] = MappingP
     {"sgd": lambda rate: optax.sgd(rate, momentum=MOMENTUM), "rmsprop": optax.rmsprop, "adam": optax.adam}
 )
 OPTIMIZERS = tuple(sorted((*COUPLED, *DECOUPLED)))
-SCHEDULES = ("constant", "cosine", "linear", "staircase")
 
 
 def build_optimizer(

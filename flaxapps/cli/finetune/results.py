@@ -138,8 +138,9 @@ def _write_history(plan: Plan, histories: Histories, path: Path) -> None:
 def _print_summary(plan: Plan, histories: Histories, values: Mapping[str, Any], title: str, folder: Path) -> None:
     console = open_console()
     table = new_table()
-    for heading in ("phase", "epochs", "loss", "accuracy", "validation loss", "validation accuracy"):
-        table.add_column(heading, justify="left" if heading == "phase" else "right")
+    table.add_column("phase")
+    for heading in ("epochs", "loss", "accuracy", "val_loss", "val_accuracy"):
+        table.add_column(heading, justify="right", min_width=len(heading))
     for phase in plan.phases:
         history = histories[phase.name]
         cells = [_last(history, "loss", ".4f"), _last(history, "accuracy", ".1%")]
@@ -149,7 +150,8 @@ def _print_summary(plan: Plan, histories: Histories, values: Mapping[str, Any], 
     name, epoch = best_epoch(histories, plan)
     best = next((phase for phase in plan.phases if phase.name == name), None)
     file = f"{BEST_FILE}, epoch {epoch + 1} of {best.title}" if best else LAST_FILE
-    console.print(f"{title}: top-1 {values['accuracy']:.1%}, top-5 {values['top_5_accuracy']:.1%} of {file}")
+    best_five = f", top-5 {values['top_5_accuracy']:.1%}" if len(plan.data.class_names) > 5 else ""
+    console.print(f"{title}: top-1 {values['accuracy']:.1%}{best_five} of {file}")
     place = folder if in_bucket(folder) else folder.resolve()
     models = f"{BEST_FILE} (the smallest validation loss), {LAST_FILE}" if best else LAST_FILE
     mistakes = f", {MISTAKES_FILE}" if (folder / MISTAKES_FILE).exists() else ""

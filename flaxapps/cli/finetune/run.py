@@ -19,6 +19,7 @@ from flaxapps.cli.finetune.folder import BEST_FILE, HISTORY_FILE, is_finished, r
 from flaxapps.cli.finetune.optimizer import build_optimizer, schedule_rate
 from flaxapps.cli.finetune.plan import Phase, Plan, make_plan
 from flaxapps.cli.finetune.results import Histories, best_epoch, write_results
+from flaxapps.cli.finetune.unreadable import tell_unreadable
 from flaxapps.inference.preprocessing import preprocessing_function
 from flaxapps.model import load_variables
 from flaxapps.runtime.console import describe_devices, listed, open_console
@@ -61,6 +62,8 @@ def finetune(arguments: argparse.Namespace) -> int:
     if arguments.describe:
         _describe(plan, arguments)
         return 0
+    if arguments.on_error == "skip":
+        tell_unreadable(open_console(sys.stderr), plan)
     if arguments.find_rate:
         _tell_data(open_console(sys.stderr), plan, arguments)
         run_range_test(plan, arguments, folder, caches=_caches_features(plan, plan.phases[0], arguments.cache_features))
@@ -88,8 +91,8 @@ def finetune(arguments: argparse.Namespace) -> int:
             raise ValueError(str(error)) from error
         changed = listed(error.differences, "; ", limit=3)
         raise ValueError(
-            f"The run in {folder} cannot be resumed, as it was another one: {changed}. Undo what has changed, or start "
-            "a run with --overwrite or another --output"
+            f"The run in {folder} cannot be resumed, because it had other settings or photos: {changed}. Undo the "
+            "changes, or start a run with --overwrite or another --output"
         ) from error
     except TrainingError as error:
         raise ValueError(str(error)) from error
@@ -138,7 +141,7 @@ def _tell_data(console: Console, plan: Plan, arguments: argparse.Namespace) -> N
     if counts[large] >= IMBALANCED * counts[small] and arguments.class_weights != BALANCED:
         console.print(
             f"The classes are unequal: {names[large]} has {counts[large]} photos, {names[small]} {counts[small]}. The "
-            "accuracy can be high without the small ones: see confusion.png, or try --class-weights balanced"
+            "accuracy can be high although the small ones are wrong: see confusion.png, or try --class-weights balanced"
         )
 
 

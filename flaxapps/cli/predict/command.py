@@ -12,16 +12,16 @@ from typing import IO, Any
 
 import jax
 
+from flaxapps.applications.imagenet_utils import class_names
 from flaxapps.cli.costs import write_costs
 from flaxapps.cli.models import ResolvedModel, adapted, resolve_model
 from flaxapps.cli.options import check_resize, given_resizing, given_size, usual_batch_size
-from flaxapps.cli.predict.arguments import EXAMPLES as EXAMPLES
-from flaxapps.cli.predict.arguments import add_arguments as add_arguments
 from flaxapps.cli.predict.files import PredictedFile
 from flaxapps.cli.predict.shards import Shards, open_shards, shard_size
 from flaxapps.cli.predict.stream import Outcome, predict_stream, readable
 from flaxapps.inference.compile import estimate_costs
 from flaxapps.inference.pieces import optimize_for_batches
+from flaxapps.model import Model
 from flaxapps.photos.files import describe_left_out, find_photos
 from flaxapps.runtime.console import describe_error
 from flaxapps.runtime.distributed import is_first, start_distributed
@@ -29,6 +29,7 @@ from flaxapps.runtime.files import as_path, replacing
 from flaxapps.runtime.manifests import fingerprint_of
 from flaxapps.runtime.process import keep_compilations
 from flaxapps.runtime.progress import PhotoProgress
+from flaxapps.transforms.logits import last_activation
 from flaxapps.transforms.optimize import Mode
 
 INTERRUPTED = 130  # the exit code after Ctrl-C
@@ -62,6 +63,7 @@ def predict_photos(arguments: argparse.Namespace) -> int:
             output = stack.enter_context(replacing(arguments.output, "wb" if file.is_binary else "w"))
         outcomes = _compute(arguments, resolved, mode, paths, len(paths))
         failed, done = _write(file, output, outcomes, resolved.model.output_shape[-1])
+    _tell_unnamed(file, resolved.model)
     code = _tell_missing(failed, len(paths), left_out)
     if done == len(paths):
         return code
@@ -227,11 +229,21 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(problem)
 
 
+def _tell_unnamed(file: PredictedFile, model: Model) -> None:
+    """Names, on a terminal, the options that make labels and scores easier to read."""
+    if file.is_binary or not sys.stderr.isatty():
+        return
+    if file.labels is None and model.output_shape[-1] != len(class_names()):
+        print("flaxapps: the class names are not known; give a file of them, one per line: --labels", file=sys.stderr)
+    if last_activation(model) == "linear":
+        print("flaxapps: the scores are logits; for probabilities, give --softmax", file=sys.stderr)
+
+
 def _tell_missing(failed: int, count: int, left_out: Mapping[str, int]) -> int:
     if left_out and is_first():
         print(f"flaxapps: {describe_left_out(left_out)}", file=sys.stderr)
     if failed:
-        print(f"flaxapps: {failed} of {count} images could not be read", file=sys.stderr)
+        print(f"flaxapps: {failed} of {count} photos could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 

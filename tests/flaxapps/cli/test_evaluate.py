@@ -294,7 +294,7 @@ def test_broken_photos_are_told_and_left_out(evaluate, colours: Path, tmp_path: 
     assert code == 1
     assert json.loads(out)["photos"] == 3
     assert "broken.png" in err
-    assert "1 of 4 images could not be read" in err
+    assert "1 of 4 photos could not be read" in err
 
 
 def test_ties_and_nan_are_counted_as_keras_does():

@@ -184,7 +184,9 @@ def test_an_added_photo_is_one_sentence(photos: Path, base: Path, tmp_path: Path
     capsys.readouterr()
     assert main(["finetune", "--resume", "--output", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"flaxapps: error: The run in {tmp_path / 'out'} cannot be resumed, as it was another one: ")
+    assert said.startswith(
+        f"flaxapps: error: The run in {tmp_path / 'out'} cannot be resumed, because it had other settings or photos: "
+    )
     assert "red/new.png: is new" in said
     assert said.endswith("or start a run with --overwrite or another --output")
     assert len(said) < 700
@@ -372,7 +374,7 @@ def test_a_network_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """Without its weights; from the plan alone, since training it would take long."""
     import argparse
 
-    from flaxapps.cli.finetune.command import add_arguments
+    from flaxapps.cli.arguments.finetune import add_arguments
     from flaxapps.cli.finetune.plan import count_photos, make_plan
     from flaxapps.cli.finetune.settings import complete
 

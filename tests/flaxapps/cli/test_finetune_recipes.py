@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from flaxapps import load_model, predict
+from flaxapps.cli.arguments.finetune import add_arguments
 from flaxapps.cli.commands import main
-from flaxapps.cli.finetune.command import add_arguments
 from flaxapps.cli.finetune.folder import check_output
 from flaxapps.cli.finetune.optimizer import OPTIMIZERS, build_optimizer, schedule_rate
 from flaxapps.cli.finetune.plan import Plan, count_photos, make_plan
@@ -187,7 +187,7 @@ def test_a_run_with_everything(folder: Path, tmp_path: Path, capsys, monkeypatch
     assert main(["finetune", *command(folder, tmp_path / "out", *options)]) == 0
     printed = capsys.readouterr()
     assert "4 of 4 layers train, 363 of 363 parameters: first to dense" in printed.err
-    assert "Moving statistics of 1 of 1 layers change: norm" in printed.err
+    assert "1 of 1 layers update their moving statistics: norm" in printed.err
     assert "The classes are unequal" not in printed.err
     held = json.loads((tmp_path / "out" / "arguments.json").read_text())
     assert {
@@ -219,7 +219,7 @@ def test_mistakes_are_named_and_the_most_certain_come_first(folder: Path, tmp_pa
     (tmp_path / "colours" / "blue" / "0.png").write_bytes(b"nothing")
     plan, _ = plan_of(folder, "--validation", tmp_path / "colours", "--on-error", "skip")
     variables = plan.model.init_variables(1)
-    with pytest.warns(UserWarning, match="1 images could not be read"):
+    with pytest.warns(UserWarning, match="1 image could not be read"):
         found = find_mistakes(plan, variables, plan.validation, 8)
     assert [each.confidence for each in found] == sorted((each.confidence for each in found), reverse=True)
     for each in found:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,10 +14,16 @@ from PIL import Image
 
 import flaxapps
 from flaxapps import Input, Model, layers
+from flaxapps.cli.arguments import choices
 from flaxapps.cli.commands import main, new_flaxapps_parser
+from flaxapps.cli.finetune.optimizer import OPTIMIZERS
 from flaxapps.cli.parsers import SUMMARIES
+from flaxapps.cli.running import RUNS
 from flaxapps.image import INTERPOLATIONS
+from flaxapps.quantization.calibrate import Calibration
+from flaxapps.train.data.balance import BALANCED
 from flaxapps.transforms.cut import cut_at
+from flaxapps.transforms.optimize import Mode
 from tests.places import ROOT
 from tests.terminal import run_in_terminal
 
@@ -25,8 +32,8 @@ SHARED = (
     "--softmax",
     "--dtype", "--optimize", "--batch-size", "--labels", "--device", "--on-error", "--preprocess", "--format",
 )  # fmt: skip # kept on few lines on purpose
-# finetune's own: photos are its data, so that a broken one is an error; a batch has its learning rate.
-OWN_DEFAULT = {("export", "--preprocess"), ("finetune", "--on-error"), ("finetune", "--batch-size")}
+# finetune's own: a batch size has its learning rate.
+OWN_DEFAULT = {("export", "--preprocess"), ("finetune", "--batch-size")}
 OWN_VALUES = {("summary", "--batch-size"), *OWN_DEFAULT}
 
 
@@ -63,29 +70,43 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_help_and_version_import_nothing():
-    """No timing: that it takes a tenth of a second follows."""
+HEAVY = ("jax", "numpy", "flax", "optax", "keras", "rich", "h5py", "PIL", "flaxapps.api", "flaxapps.cli.running")
+
+
+def test_help_version_and_mistakes_import_nothing():
+    """No timing: that they take a tenth of a second follows."""
+    given = [["--help"], ["--version"], *([name, "--help"] for name in SUMMARIES)]
+    wrong = [["nope"], ["predict"], ["predict", "a.jpg", "--model", "resnet50", "--tpo", "3"], ["verify", "a", "b"]]
+    wrong += [["finetune", "photos", "--model", "resnet50", "--epochs", "many"], ["list", "--format", "xml"]]
     code = (
         "import sys; from flaxapps.cli import main\n"
-        "for given in (['--help'], ['--version'], ['nope']):\n"
+        f"for given in {[*given, *wrong]}:\n"
         "    try: main(given)\n"
         "    except SystemExit as stop: print('stopped', stop.code)\n"
-        "print([name for name in ('jax', 'numpy', 'flax', 'rich', 'h5py', 'flaxapps.api') if name in sys.modules])"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert [line for line in done.stdout.splitlines() if line.startswith("stopped")] == [
-        "stopped 0",
-        "stopped 0",
-        "stopped 2",
-    ]
-    assert "invalid choice: 'nope'" in done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == "[]"
+    assert [line for line in lines if line.startswith("stopped")] == ["stopped 0"] * len(given) + ["stopped 2"] * len(
+        wrong
+    )
+    assert [f"usage: flaxapps {name} " in done.stdout for name in SUMMARIES] == [True] * len(SUMMARIES)
+    for text in ("invalid choice: 'nope'", "unrecognized arguments: --tpo 3", "invalid int value: 'many'"):
+        assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 2 * len(wrong)  # the mistake, and where to look
 
 
-def test_the_short_help_lists_what_the_commands_say():
-    assert list(parsers()) == list(SUMMARIES)
-    short = new_flaxapps_parser(complete=False).format_help()
-    assert short == new_flaxapps_parser().format_help()
+def test_every_command_can_be_parsed_and_run():
+    assert list(parsers()) == list(SUMMARIES) == list(RUNS)
+
+
+def test_choices_are_those_of_the_modules():
+    assert get_args(Mode) == choices.MODES
+    assert get_args(Calibration) == choices.CALIBRATIONS
+    assert choices.INTERPOLATIONS == INTERPOLATIONS
+    assert choices.OPTIMIZERS == OPTIMIZERS
+    assert choices.CLASS_WEIGHTS == (BALANCED,)
 
 
 @pytest.mark.parametrize("option", SHARED)
@@ -108,11 +129,6 @@ def test_an_option_means_the_same_in_every_command(option):
         assert len(kinds - {("None", "('float32', 'bfloat16')")}) == 1  # finetune computes in these two
     formats = {value for action in found.values() for value in action.choices or ()} if option == "--format" else set()
     assert formats <= {"table", "csv", "json", "jsonl", "npz"}
-
-
-def test_resizing_is_that_of_keras():
-    action = next(each for each in parsers()["quantize"]._actions if "--interpolation" in each.option_strings)
-    assert tuple(action.choices) == tuple(INTERPOLATIONS)
 
 
 def test_softmax_and_json(run, logits: Path):
@@ -237,6 +253,22 @@ def test_rows_of_tables(run, logits: Path):
         ["predict", "photos", "--model", "logits.keras", "--preprocess", "tf", "--labels", "names.txt"],
         ["evaluate", "photos", "--model", "logits.keras", "--preprocess", "tf", "--labels", "names.txt"],
         ["inspect", "logits.keras"],
+        [
+            "finetune",
+            "photos",
+            "--model",
+            "logits.keras",
+            "--preprocess",
+            "tf",
+            "--head",
+            "0",
+            "--validation-split",
+            "0",
+            "--epochs",
+            "1",
+            "--output",
+            "o",
+        ],
         ["--help"],
         *([name, "--help"] for name in ("predict", "evaluate", "finetune", "convert", "demo")),
     ],
@@ -252,6 +284,13 @@ def test_eighty_columns(arguments, logits: Path, monkeypatch: pytest.MonkeyPatch
     assert [line for line in lines if len(line) > 80 and not line.startswith(messages)] == []
     text = "\n".join(lines)
     assert not [word for word in ("Warning", "WARNING", "absl", "Traceback", "/tmp/tmp") if word in text]
+    if arguments[0] == "predict" and "--help" not in arguments:
+        assert "the scores are logits; for probabilities, give --softmax" in text
+    if arguments[0] == "finetune" and "--help" not in arguments:
+        assert any(
+            line.split() == [*["phase", "epochs", "loss", "accuracy", "val_loss", "val_accuracy"]] for line in lines
+        )
+        assert "Predicting" not in text  # while features are cached
     if arguments == ["list"]:
         assert any(line.split()[:2] == ["efficientnetv2-b0", "EfficientNetV2B0"] for line in lines)
 

@@ -1,6 +1,7 @@
 """`flaxapps quantize`, and predicting with its file."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -54,6 +55,9 @@ def test_held_out_photos_and_layers_kept(folder, capsys):
     model, _ = flaxapps.load_model(output)
     assert model.get_layer("conv").class_name == "Conv2D"
     assert model.get_layer("linear").class_name == "QuantizedConv2D"
+    assert main(["inspect", str(output), "--format", "json"]) == 0
+    dtypes = {row["array"].partition("/")[2]: row["dtype"] for row in json.loads(capsys.readouterr().out)}
+    assert (dtypes["linear/kernel"], dtypes["conv/kernel"]) == ("int8", "float32")
 
 
 @pytest.mark.parametrize(

@@ -196,13 +196,13 @@ def test_unreadable_photos_are_listed_once(predict, tmp_path: Path):
     options = ("--format", "csv", "--top", 1, "--output-folder", out, "--shard-size", 4, "--batch-size", 3)
     code, _, err = predict(*options, folder=folder)
     assert code == 1
-    assert err.splitlines()[-1] == "flaxapps: 7 of 12 images could not be read"
+    assert err.splitlines()[-1] == "flaxapps: 7 of 12 photos could not be read"
     rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert [Path(row["file"]).name for row in rows] == [f"{number:03}.png" for number in (1, 2, 8, 9, 10)]
     listed = [Path(row["file"]).name for row in csv.DictReader((out / "unreadable.csv").read_text().splitlines())]
     assert listed == [f"{number:03}.png" for number in (0, 3, 4, 5, 6, 7, 11)]
     code, _, err = predict(*options, folder=folder)
-    assert (code, err) == (1, "flaxapps: 7 of 12 images could not be read\n")
+    assert (code, err) == (1, "flaxapps: 7 of 12 photos could not be read\n")
 
 
 def test_a_damaged_part_is_told_and_made_again(predict, tmp_path: Path):

@@ -15,7 +15,7 @@ import pytest
 
 import weight_port
 from flaxapps import load_model
-from flaxapps.cli.weights.command import main
+from flaxapps.cli.commands import weights_main as main
 from flaxapps.cli.weights.compare import compare_files
 from flaxapps.cli.weights.verify import LayerDifference, first_beyond
 from tests.imported import randomise

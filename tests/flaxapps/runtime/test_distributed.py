@@ -5,7 +5,8 @@ import argparse
 import numpy as np
 import pytest
 
-from flaxapps.cli.options import add_distributed, join_processes
+from flaxapps.cli.arguments.shared import add_distributed
+from flaxapps.cli.options import join_processes
 from flaxapps.runtime.distributed import is_first, share_of, sum_over_processes
 
 

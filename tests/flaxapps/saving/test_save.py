@@ -385,7 +385,7 @@ def test_kinds_of_users_are_refused_unless_registered(tmp_path):
 
     x = Input((4,))
     model = Model(x, Twice(name="mine")(x))
-    refused(model, tmp_path, "'mine' of kind Twice is none of Keras's layers")
+    refused(model, tmp_path, "'mine' of kind Twice is not a layer of Keras")
     layers.register("Twice")(Twice)
     try:
         flaxapps.save_model(model, {}, tmp_path / "model.keras")

@@ -155,10 +155,10 @@ def test_what_is_refused(tmp_path):
         optimize(model, model.init_variables(), "quick")
     with pytest.raises(ValueError, match="'default' or 'fast', got 'quick'"):
         predict(model, model.init_variables(), images(1, 8, 8, 3), optimize="quick")
-    with pytest.raises(WeightError, match="'shared' of kind WinogradConv2D is none of Keras's layers"):
+    with pytest.raises(WeightError, match="'shared' of kind WinogradConv2D is not a layer of Keras"):
         save_model(*optimize(model, model.init_variables(), "fast"), tmp_path / "model.keras")
     exact = split_image_by_image(model, model.init_variables(), 4 * 48 * 64)
-    with pytest.raises(WeightError, match="'image_by_image' of kind ImageByImage is none of Keras's layers"):
+    with pytest.raises(WeightError, match="'image_by_image' of kind ImageByImage is not a layer of Keras"):
         save_model(*exact, tmp_path / "model.keras")
 
 

@@ -185,7 +185,7 @@ def test_worker_processes_give_the_same_batches(folder):
     helped = train.image_folder(folder, image_size=SIZE, on_error="skip", workers=2)
     found = []
     for data in (alone, helped):
-        with pytest.warns(UserWarning, match="1 images could not be read"):
+        with pytest.warns(UserWarning, match="1 image could not be read"):
             found.append(list(data.batches(3, seed=1, start=1)))
     assert alone.skipped == helped.skipped
     assert not multiprocessing.active_children()

@@ -53,7 +53,7 @@ def test_a_run_is_not_resumed_on_a_changed_folder(folder, tmp_path):
 
 def test_batches_without_a_readable_photo_are_passed_over(folder):
     (folder / "class 1" / "01.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match="1 images could not be read") as caught:
+    with pytest.warns(UserWarning, match="1 image could not be read") as caught:
         result, losses = fit_folder(
             folder,
             "skip",

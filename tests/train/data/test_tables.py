@@ -111,7 +111,7 @@ def test_labels_beyond_the_class_names_are_told(folder):
 def test_missing_files_can_be_skipped(folder):
     (folder / "labels.csv").write_text("0.png,cat\n9.png,dog\n")
     data = train.image_table(folder / "labels.csv", image_size=4, on_error="skip")
-    with pytest.warns(UserWarning, match="1 images could not be read"):
+    with pytest.warns(UserWarning, match="1 image could not be read"):
         ((_, labels),) = data.batches(2, seed=None)
     assert labels.tolist() == [0]
     assert "9.png" in data.skipped

@@ -20,7 +20,7 @@ def test_counts_are_those_of_the_arrays():
     assert summary.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
     assert str(summary).splitlines() == [
         f"2 of 5 layers train, {summary.trainable_parameters} of {summary.parameters} parameters: norm2 to head",
-        "Moving statistics of 1 of 2 layers change: norm2",
+        "1 of 2 layers update their moving statistics: norm2",
     ]
 
 
@@ -47,7 +47,7 @@ def test_nested_models_and_layers_that_were_adapted():
     model = Model(image, layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(y)))
     summary = train.summarise_training(model, {"trunk"})
     assert (summary.trainable, summary.statistics, summary.moving) == (("head",), ("trunk/norm",), ())
-    assert str(summary).endswith("\nMoving statistics of 0 of 1 layers change")
+    assert str(summary).endswith("\n0 of 1 layers update their moving statistics")
     assert "\n" not in str(train.summarise_training(Model(inside, trunk.get_layer("stem").output)))
 
 

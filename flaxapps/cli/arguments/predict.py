@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flaxapps.cli.options import (
+from flaxapps.cli.arguments.shared import (
     FORMATS,
     add_format,
     add_layer,
@@ -27,8 +27,8 @@ Very many photos, with one process or several, resumable after any interruption:
   flaxapps predict photos/ --model resnet50 --format csv --output-folder out/
   flaxapps predict photos/ --model resnet50 --format csv --output-folder out/ --process-id 0 --num-processes 2 &
   flaxapps predict photos/ --model resnet50 --format csv --output-folder out/ --process-id 1 --num-processes 2 &
-Each process writes its own shards to out/shards/, then those that others have not written. The last one joins all of
-them to out/predictions.csv. To resume, run the same command again, with any number of processes.
+Each process writes its own shards to out/shards/, then those that others have not written. The last one joins all
+shards into out/predictions.csv. To resume, run the same command again, with any number of processes.
 
 Photos that cannot be read are skipped, and make the exit code 1.
 """
@@ -61,9 +61,11 @@ def add_arguments(command: Any) -> None:
     group.add_argument(
         "--shard-size", "--part-size", type=positive, metavar="N", help="photos in a shard (default: 32 to 1024)"
     )
-    group.add_argument("--no-join", action="store_true", help="do not join the shards to one file")
+    group.add_argument("--no-join", action="store_true", help="do not join the shards into one file")
     group.add_argument(
-        "--distributed", action="store_true", help="take the two below from a TPU, Slurm or Open MPI job"
+        "--distributed",
+        action="store_true",
+        help="take the index and number of processes from a TPU, Slurm or Open MPI job",
     )
     group.add_argument("--process-id", type=int, default=0, metavar="K", help="index of this process, from 0")
     group.add_argument(
