@@ -17,8 +17,8 @@ SIZES = dict.fromkeys(flaxapps.list_models(), (75, 96)) | {"inception_v3": (81, 
 SIZES |= dict.fromkeys(("vgg16", "vgg19"), (49, 64))
 QUICK = ("resnet50", "vgg16")
 DEEP = ("nasnet_mobile", "inception_resnet_v2")  # they take as long to compile as the other families together
+SLOW, EVERY_JAX = (pytest.mark.slow,), (pytest.mark.slow, pytest.mark.every_jax)
 # One network of each family, in the slow tests; `test_outputs_of_a_weight_file` has the others.
-MARKS = (pytest.mark.slow, pytest.mark.every_jax)
 QUICKLY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*CLASSIC, *HEADS)]
 
 
@@ -29,8 +29,8 @@ def build(name, **arguments):
 @pytest.mark.parametrize(
     "name",
     [
-        *(name if name in QUICK else pytest.param(name, marks=MARKS) for name in CLASSIC),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in HEADS),
+        *(name if name in QUICK else pytest.param(name, marks=EVERY_JAX) for name in CLASSIC),
+        *(pytest.param(name, marks=SLOW) for name in HEADS),
     ],
 )
 def test_every_layer(name):
@@ -52,13 +52,9 @@ def test_every_layer(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            pytest.param(name, marks=pytest.mark.slow if name in DEEP else MARKS)
-            for name in HEADS
-            if name != "mobilenet"
-        ),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER),
         "mobilenet",
+        *(pytest.param(name, marks=EVERY_JAX) for name in HEADS if name not in ("mobilenet", *DEEP)),
+        *(pytest.param(name, marks=SLOW) for name in (*DEEP, *LARGER)),
     ],
 )
 def test_outputs_of_a_weight_file(name, tmp_path):
