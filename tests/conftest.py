@@ -23,22 +23,25 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 KEPT_PROGRAMS = 1000  # of about 0.8 MB each
-# What XLA makes of a program is tested here. All other programs are compiled without most optimizations, in two thirds
-# of the time, unless the variable OPTIMIZED is set, as CI does on the newest Python.
-AS_USERS_RUN_IT = (
-    "flaxapps/applications/test_numbers.py",
-    "flaxapps/applications/test_parity_keras2.py",
-    "flaxapps/applications/test_parity_keras3.py",
-    "flaxapps/applications/test_parity_training.py",
-    "flaxapps/demo",
-    "flaxapps/inference",
-    "flaxapps/ops",
-    "flaxapps/quantization",
-    "flaxapps/transforms",
-    "test_benchmarks.py",
-    "test_device.py",
-    "train/devices",
-    "train/freezing/test_optimized.py",
+# What XLA makes of a program is not what these test: theirs are compiled without most optimizations, in two thirds of
+# the time, unless the variable OPTIMIZED is set, as CI does on the newest Python.
+UNOPTIMIZED = (
+    "flaxapps/photos",
+    "flaxapps/saving/test_dialects.py",
+    "flaxapps/saving/test_layers.py",
+    "flaxapps/saving/test_legacy_files.py",
+    "flaxapps/saving/test_save.py",
+    "test_docs.py",
+    "train/checkpoints",
+    "train/data",
+    "train/freezing/test_features.py",
+    "train/freezing/test_frozen.py",
+    "train/freezing/test_split.py",
+    "train/step",
+    "train/test_augmenting_networks.py",
+    "train/test_arguments.py",
+    "train/test_continuing.py",
+    "train/test_errors.py",
 )
 # Files with the longest tests, most of them slow, the longest first.
 LONGEST = (
@@ -59,8 +62,7 @@ LONGEST = (
 def is_unoptimized(path: Path) -> bool:
     """Whether the programs of this file of tests are compiled without most optimizations."""
     folder = Path(__file__).parent
-    as_users = any(path.is_relative_to(folder / each) for each in AS_USERS_RUN_IT)
-    return path.is_relative_to(folder) and not as_users and not os.environ.get("OPTIMIZED")
+    return any(path.is_relative_to(folder / each) for each in UNOPTIMIZED) and not os.environ.get("OPTIMIZED")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
