@@ -31,7 +31,6 @@ UNOPTIMIZED = (
     "flaxapps/saving/test_layers.py",
     "flaxapps/saving/test_legacy_files.py",
     "flaxapps/saving/test_save.py",
-    "test_docs.py",
     "train/checkpoints",
     "train/data",
     "train/freezing/test_features.py",
