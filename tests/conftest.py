@@ -31,17 +31,9 @@ UNOPTIMIZED = (
     "flaxapps/saving/test_layers.py",
     "flaxapps/saving/test_legacy_files.py",
     "flaxapps/saving/test_save.py",
-    "train/checkpoints",
-    "train/data",
-    "train/freezing/test_features.py",
-    "train/freezing/test_frozen.py",
-    "train/freezing/test_split.py",
-    "train/step",
-    "train/test_augmenting_networks.py",
-    "train/test_arguments.py",
-    "train/test_continuing.py",
-    "train/test_errors.py",
+    "train",
 )
+BUT = ("train/devices", "train/freezing/test_optimized.py")
 # Files with the longest tests, most of them slow, the longest first.
 LONGEST = (
     "faults/test_faults.py",
@@ -61,7 +53,8 @@ LONGEST = (
 def is_unoptimized(path: Path) -> bool:
     """Whether the programs of this file of tests are compiled without most optimizations."""
     folder = Path(__file__).parent
-    return any(path.is_relative_to(folder / each) for each in UNOPTIMIZED) and not os.environ.get("OPTIMIZED")
+    chosen, other = (any(path.is_relative_to(folder / each) for each in paths) for paths in (UNOPTIMIZED, BUT))
+    return chosen and not other and not os.environ.get("OPTIMIZED")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
