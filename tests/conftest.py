@@ -1,5 +1,6 @@
 """Settings for the whole suite: they must stand before JAX starts its first backend."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -26,6 +27,51 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 KEPT_PROGRAMS = 1000  # of about 0.8 MB each
+# What XLA makes of a program is not what these test: theirs are compiled without most optimizations, in two thirds of
+# the time, unless the variable OPTIMIZED is set, as CI does on the newest Python.
+UNOPTIMIZED = (
+    "flaxapps/photos",
+    "flaxapps/saving/test_dialects.py",
+    "flaxapps/saving/test_layers.py",
+    "flaxapps/saving/test_legacy_files.py",
+    "flaxapps/saving/test_save.py",
+    "train",
+)
+BUT = ("train/devices", "train/freezing/test_optimized.py")
+# Files with the longest tests, most of them slow, the longest first.
+LONGEST = (
+    "faults/test_faults.py",
+    "flaxapps/applications/test_parity_training.py",
+    "flaxapps/cli/test_bucket_runs.py",
+    "flaxapps/demo/test_digits.py",
+    "test_notebooks.py",
+    "flaxapps/applications/test_parity_keras3.py",
+    "flaxapps/saving/test_dialects.py",
+    "flaxapps/saving/test_save.py",
+    "train/devices/test_several_processes.py",
+    "test_docs.py",
+    "flaxapps/saving/test_legacy_files.py",
+)
+
+
+def is_unoptimized(path: Path) -> bool:
+    """Whether the programs of this file of tests are compiled without most optimizations."""
+    folder = Path(__file__).parent
+    chosen, other = (any(path.is_relative_to(folder / each) for each in paths) for paths in (UNOPTIMIZED, BUT))
+    return chosen and not other and not os.environ.get("OPTIMIZED")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, lest one process waits for the other; the unoptimized ones together."""
+    folder = Path(__file__).parent
+    longest = {folder / path: number for number, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: (is_unoptimized(item.path), longest.get(item.path, len(LONGEST))))
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected stays: garbage is looked for among what the tests make."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +118,13 @@ def compiled() -> list[str]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def programs_are_forgotten(compiled: list[str]) -> Iterator[None]:
-    """JAX keeps every program it has compiled: workers would grow to 4 GB, and collecting garbage take 0.6 s."""
-    yield
-    if len(compiled) > KEPT_PROGRAMS:
+def programs_are_forgotten(request: pytest.FixtureRequest, compiled: list[str]) -> None:
+    """JAX keeps every program it has compiled: workers would grow to 4 GB, and collecting garbage take 0.6 s.
+
+    Nor may a test of optimized programs be given one that is not.
+    """
+    unoptimized = is_unoptimized(request.path)
+    if len(compiled) > KEPT_PROGRAMS or unoptimized != jax.config.read("jax_disable_most_optimizations"):
+        jax.config.update("jax_disable_most_optimizations", unoptimized)
         jax.clear_caches()
         compiled.clear()

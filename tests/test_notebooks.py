@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+from flaxapps.demo.photos import fetch_demo
 from tests.places import DEMO, ROOT
 
 nbformat = pytest.importorskip("nbformat", reason="needs the extra `notebooks`")
@@ -77,6 +78,7 @@ def test_runs_from_scratch(path, monkeypatch):
         warnings.simplefilter("ignore")  # of Jupyter's own: cells run in the kernel's process, where none is caught
         from notebooks.execute import execute
 
+        fetch_demo()  # or the first notebook would show a download
         executed = execute(path)
     for cell, known in zip(code_cells(executed), code_cells(read(path)), strict=True):
         assert kinds(cell) == kinds(known), cell.source

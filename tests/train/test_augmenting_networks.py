@@ -90,6 +90,8 @@ def test_validation_and_evaluation_do_not_augment(imported):
     assert abs(result.history["loss"][0] - expected) > 1e-3  # augmented, and with dropout
 
 
+@pytest.mark.slow
+@pytest.mark.every_jax
 def test_ten_steps_without_strength_are_those_of_keras(tmp_path):
     import keras
 

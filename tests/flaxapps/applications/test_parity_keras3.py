@@ -17,6 +17,7 @@ SIZES = dict.fromkeys(flaxapps.list_models(), (75, 96)) | {"inception_v3": (81, 
 SIZES |= dict.fromkeys(("vgg16", "vgg19"), (49, 64))
 QUICK = ("resnet50", "vgg16")
 DEEP = ("nasnet_mobile", "inception_resnet_v2")  # they take as long to compile as the other families together
+SLOW, EVERY_JAX = (pytest.mark.slow,), (pytest.mark.slow, pytest.mark.every_jax)
 # One network of each family, in the slow tests; `test_outputs_of_a_weight_file` has the others.
 QUICKLY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*CLASSIC, *HEADS)]
 
@@ -25,7 +26,13 @@ def build(name, **arguments):
     return build_model(name, min_size=flaxapps.model_info(name).possible_size, **arguments)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name if name in QUICK else pytest.param(name, marks=EVERY_JAX) for name in CLASSIC),
+        *(pytest.param(name, marks=SLOW) for name in HEADS),
+    ],
+)
 def test_every_layer(name):
     height, width = SIZES[name]
     model = build(name, include_top=False, input_shape=(height, width, 3))
@@ -44,7 +51,11 @@ def test_every_layer(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in (*LARGER, *DEEP) else name for name in (*HEADS, *LARGER)],
+    [
+        "mobilenet",
+        *(pytest.param(name, marks=EVERY_JAX) for name in HEADS if name not in ("mobilenet", *DEEP)),
+        *(pytest.param(name, marks=SLOW) for name in (*DEEP, *LARGER)),
+    ],
 )
 def test_outputs_of_a_weight_file(name, tmp_path):
     """Predictions and features in one program, at the smallest size; without its classifier the network is the same."""

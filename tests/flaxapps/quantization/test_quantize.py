@@ -68,6 +68,8 @@ def test_report_of_a_damaged_layer(quantized):
     assert report.layers[0].own < 10
 
 
+@pytest.mark.slow
+@pytest.mark.every_jax
 def test_report_of_logits_and_of_features():
     logits = without_last_activation(MODEL)
     report = flaxapps.quantization_report(logits, VARIABLES, flaxapps.quantize(logits, VARIABLES, images()), images(9))
@@ -81,6 +83,8 @@ def test_report_of_logits_and_of_features():
     assert report.output > 25
 
 
+@pytest.mark.slow
+@pytest.mark.every_jax
 def test_bounds_keep_the_worst_layers():
     x = images(10)
     report = flaxapps.quantization_report(MODEL, VARIABLES, flaxapps.quantize(MODEL, VARIABLES, images()), x)

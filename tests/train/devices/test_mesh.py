@@ -40,7 +40,9 @@ def alone(model):
     return fit(small_data(20), model, devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize("shard_optimizer", [False, True])
+@pytest.mark.parametrize(
+    "shard_optimizer", [pytest.param(False, marks=[pytest.mark.slow, pytest.mark.every_jax]), True]
+)
 def test_a_mesh_of_two_axes_computes_what_one_device_does(model, alone, shard_optimizer, tmp_path):
     """Two steps, the second with fewer examples than fill the devices; then a checkpoint of it on one device."""
     options = {"checkpoint_dir": tmp_path, "validation_data": small_data(9, seed=1)}

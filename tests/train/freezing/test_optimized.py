@@ -27,7 +27,12 @@ def darken(key, images):
 
 
 @pytest.mark.parametrize(
-    ("mode", "parallel"), [("default", "jit"), ("fast", "jit"), pytest.param("fast", "pmap", marks=pytest.mark.slow)]
+    ("mode", "parallel"),
+    [
+        pytest.param("default", "jit", marks=[pytest.mark.slow, pytest.mark.every_jax]),
+        ("fast", "jit"),
+        pytest.param("fast", "pmap", marks=pytest.mark.slow),
+    ],
 )
 def test_fit_is_the_same(mode, parallel, tmp_path):
     model = wide_model()
