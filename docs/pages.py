@@ -4,6 +4,7 @@ These are a page for each network (facts, blocks, layers, weight files) and the 
 """
 
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from html import escape
@@ -23,6 +24,7 @@ from flaxapps.model import Model
 from flaxapps.registry import build_model, get_application, list_models, model_info
 from weight_port.published import PublishedFile
 
+MEASURED = Path(__file__).parent / "pictures" / "networks.json"  # written by `python -m tests.benchmarks.catalogue`
 SCALING = Path(__file__).parent.parent / "SCALING.md"  # in the repository root, beside the README
 PACKAGES = ("flaxapps", "weight_port")
 LAYER_HEADINGS = ("#", "layer", "kind", "output shape", "parameters", "connected to")
@@ -109,23 +111,32 @@ def anchor(layer: str) -> str:
 
 
 def networks_page(infos: list[ModelInfo]) -> str:
-    """Formats the table of all networks."""
+    """Formats the table of all networks, with what was measured of each."""
+    report = json.loads(MEASURED.read_text(encoding="utf-8"))
+    machine, measured = report["machine"], report["networks"]
     lines = [
         "# Networks",
         "",
-        "Accuracies are as Keras publishes them (ILSVRC2012 validation, single crop).",
+        "Accuracies are as Keras publishes them (ILSVRC2012 validation, single crop). GFLOP are the operations for one "
+        "image of the default size, as XLA counts them: a multiply-add is two. Images per second were measured in one run "
+        f"({machine['processor']}, {machine['cores']} cores, {machine['date']}, jax {machine['jax']}, batches of "
+        f'{machine["batch"]}, float32, `compile(optimize="default")`, random weights).',
+        "",
+        "![Accuracy of all networks against images per second: MobileNets and the smaller EfficientNets are the "
+        "fastest at each accuracy, ConvNeXt and the larger EfficientNets the most accurate](../pictures/networks.svg)",
         "",
         '<div class="networks" markdown>',
         "",
-        "| network | size MB | top-1 | top-5 | parameters | default size | smallest | preprocessing |",
-        "|---|--:|--:|--:|--:|--:|--:|---|",
+        "| network | size MB | top-1 | top-5 | parameters | size | smallest | GFLOP | images/s | preprocessing |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for info in infos:
         size = f"{info.parameters * 4 / 2**20:.0f}"
         accuracy = f"{percent(info.top1)} | {percent(info.top5)}"
         sizes = f"{info.default_size} | {info.min_size}"
+        costs = f"{measured[info.name]['gflop']:.3g} | {measured[info.name]['images_per_second']:.3g}"
         lines.append(
-            f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {info.parameters:,} | {sizes} "
+            f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {info.parameters:,} | {sizes} | {costs} "
             f"| {PREPROCESSING[info.preprocessing]} |"
         )
     return "\n".join([*lines, "", "</div>", ""])

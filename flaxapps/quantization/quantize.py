@@ -73,7 +73,7 @@ def quantize(
 
     Returns:
         The quantized model and its variables, for inference only. `save_model` writes them to a `.npz` file, not to
-        Keras files. `predict` runs them as they are; give `compile` optimize="default" if a batch has several images.
+        Keras files. `predict` and `compile` run them as they are.
 
     Raises:
         ValueError: The images do not fit the model, contain NaN or infinity, or are constant or all equal; no layer
