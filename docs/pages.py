@@ -119,8 +119,8 @@ def networks_page(infos: list[ModelInfo]) -> str:
         "",
         "Accuracies are as Keras publishes them (ILSVRC2012 validation, single crop). GFLOP are the operations for one "
         "image of the default size, as XLA counts them: a multiply-add is two. Images per second were measured in "
-        f"one run ({machine['processor']}, {machine['cores']} cores, {machine['date']}, jax {machine['jax']}, batches of "
-        f'{machine["batch"]}, float32, `compile(optimize="default")`, random weights).',
+        f"one run ({machine['processor']}, {machine['cores']} cores, {machine['date']}, jax {machine['jax']}, "
+        f'batches of {machine["batch"]}, float32, `compile(optimize="default")`, random weights).',
         "",
         "![Accuracy of all networks against images per second: MobileNets and the smaller EfficientNets are the "
         "fastest at each accuracy, ConvNeXt and the larger EfficientNets the most accurate](../pictures/networks.svg)",

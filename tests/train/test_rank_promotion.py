@@ -27,7 +27,7 @@ def raises() -> Iterator[None]:
 
 
 def test_our_packages_alone_may_not_promote():
-    """All tests run under this rule."""
+    """The rule that many tests run under."""
     for folder in ("flaxapps", "train", "weight_port", "tests", "keras"):
         code = compile("jnp.ones((2, 3)) + jnp.ones(3)", str(ROOT / folder / "any.py"), "exec")
         if folder in ("tests", "keras"):

@@ -65,7 +65,7 @@ def _identity(image: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _auto_contrast(image: jax.Array, strength: jax.Array) -> jax.Array:
-    low, high = jnp.min(image, axis=(0, 1)), jnp.max(image, axis=(0, 1))
+    low, high = (reduce(image, axis=(0, 1), keepdims=True) for reduce in (jnp.min, jnp.max))
     stretched = (image - low) * 255.0 / jnp.where(high > low, high - low, 1.0)
     return jnp.where(high > low, stretched, image)
 
@@ -117,7 +117,7 @@ def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
 def _grey(image: jax.Array) -> jax.Array:
     if image.shape[-1] != 3:
         return jnp.mean(image, axis=-1, keepdims=True)
-    return jnp.round(jnp.sum(image * jnp.asarray(GREY_WEIGHTS, image.dtype), axis=-1, keepdims=True))
+    return jnp.round(jnp.sum(image * jnp.asarray(GREY_WEIGHTS, image.dtype)[None, None], axis=-1, keepdims=True))
 
 
 def _blend(plain: jax.Array, image: jax.Array, strength: jax.Array) -> jax.Array:

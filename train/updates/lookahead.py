@@ -33,6 +33,9 @@ def keep_slow(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
     Returns:
         An optimizer of the fast parameters.
 
+    Raises:
+        ValueError: The optimizer is updated without parameters.
+
     >>> optimizer = keep_slow(optax.lookahead(optax.sgd(1.0), sync_period=2, slow_step_size=0.5))
     >>> params = {"kernel": jnp.zeros(1)}
     >>> state = optimizer.init(params)
