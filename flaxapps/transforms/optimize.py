@@ -50,9 +50,10 @@ def optimize(
         model: The network. If image sizes are free, no layer runs image by image.
         variables: Its arrays.
         mode: "default" changes outputs by at most 1e-5 of the largest, "fast" by at most 1e-4.
-        precision: "bfloat16" stores kernels and activations in bfloat16, which changes outputs by one to three percent
-            of the largest. Layers that are faster in float32 stay: Winograd convolutions on large images, and Dense
-            layers of a classifier. For CPUs with bfloat16 instructions (AVX-512 BF16, AMX), GPUs and TPUs.
+        precision: "bfloat16" stores kernels and activations in bfloat16, in either mode. Changes outputs by up to three
+            percent of the largest. Layers that are faster in float32 stay so: Winograd convolutions on large images or
+            with many channels, and Dense layers of a classifier. For CPUs with bfloat16 instructions (AVX-512 BF16,
+            AMX), GPUs and TPUs.
         bfloat16_pointwise: Whether 1x1 convolutions multiply in bfloat16 and add in float32. Changes outputs by about
             1e-2 of the largest. For CPUs with bfloat16 instructions (AVX-512 BF16, AMX).
         platform: Platform to optimize for: "cpu", "gpu", "tpu"; None takes JAX's default. The result runs on
@@ -94,8 +95,8 @@ def optimize_layers(
     if bfloat16_pointwise:
         network = rewrite(*network, multiply_in_bfloat16)
     if (platform or jax.default_backend()) == "cpu":
-        rules = {"float32": use_winograd, "bfloat16": use_winograd_beside_bfloat16}
-        network = rewrite(*network, rules[precision] if mode == "fast" else use_winograd_on_large_images)
+        rule = use_winograd if mode == "fast" else use_winograd_on_large_images
+        network = rewrite(*network, use_winograd_beside_bfloat16 if precision == "bfloat16" else rule)
     if precision == "bfloat16":
         network = rewrite(with_dtype(network.model, precision), network.variables, store_in_bfloat16)
     return network

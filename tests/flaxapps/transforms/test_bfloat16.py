@@ -48,10 +48,6 @@ def test_many_channels_on_large_images_stay_winograd():
     faster, arrays = flaxapps.optimize(model, variables, "fast", precision="bfloat16", platform="cpu")
     assert faster.layers[-1].class_name == "WinogradConv2D"
     assert {leaf.dtype for leaf in arrays["params"]["conv"].values()} == {jnp.dtype("float32")}
-    assert (
-        flaxapps.optimize(model, variables, precision="bfloat16", platform="cpu").model.layers[-1].class_name
-        == "Conv2D"
-    )
 
 
 def test_compile():
