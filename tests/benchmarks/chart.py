@@ -15,6 +15,7 @@ LOOKS = {
     "flaxapps-fast": ("flaxapps, fast", "#00695c"),
     "flaxapps": ("flaxapps, default", "#4db6ac"),
     "onnxruntime": ("ONNX Runtime", "#37474f"),
+    "openvino-float32": ("OpenVINO, float32", "#546e7a"),
     "keras-tensorflow": ("Keras on TensorFlow", "#78909c"),
     "torch": ("torch", "#a7b5bc"),
     "keras-jax": ("Keras on JAX", "#d3dade"),
@@ -51,7 +52,8 @@ def draw(report: Mapping[str, Any], path: str, batch: int = 8, peers: Sequence[s
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize="small", frameon=False)
     about = report["machine"]
-    packages = {key: value for each in report["versions"].values() for key, value in each.items()}
+    chosen_versions = [versions for peer, versions in report["versions"].items() if peer in peers]
+    packages = {key: value for each in chosen_versions for key, value in each.items() if key not in ("jaxlib", "flax")}
     versions = ", ".join(f"{key} {value}" for key, value in packages.items())
     axes.set_title(
         f"{about['processor']}, {about['cores']} cores, float32, {about['date'][:10]}\n{versions}",
