@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import inference, training
+from flaxapps.registry import list_models
+from tests.benchmarks import catalogue, inference, training
 from tests.benchmarks.chart import draw
 from tests.benchmarks.inference import Measurement
+from tests.places import ROOT
 
 MEASURED = [
     Measurement("vgg16", 8, "flaxapps", [1.0, 1.5, 9.0], 0),
@@ -31,6 +33,29 @@ def test_table():
     assert "2.7 (2.00)" in text
     assert "4.0 (0.50)" in text
     assert "absent" in text
+
+
+def test_precisions_have_tables_of_their_own():
+    measured = [
+        *MEASURED,
+        Measurement("vgg16", 8, "flaxapps-int8", [0.5, 0.5], 0, 3.0, 0.02),
+        Measurement("vgg16", 8, "openvino", [0.4, 0.6], 0, 1.0, 0.01),
+    ]
+    assert inference.ratios(measured, 8, "flaxapps-int8")["openvino"]["vgg16"] == pytest.approx(1.0)
+    console = Console(record=True, width=120)
+    inference.print_tables(console, measured)
+    inference.print_costs(console, measured)
+    text = console.export_text()
+    assert "Batch 8, reduced precision" in text
+    assert "2.0e-02" in text
+
+
+def test_all_networks_are_measured_and_drawn(tmp_path: Path):
+    """What the site shows."""
+    report = json.loads((ROOT / "docs" / "pictures" / "networks.json").read_text())
+    assert list(report["networks"]) == list_models()
+    catalogue.draw(report, str(tmp_path / "networks.svg"))
+    assert (tmp_path / "networks.svg").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -87,21 +87,22 @@ def draw(report: Mapping[str, Any], path: str) -> None:
             point = (measured["images_per_second"], info.top1, info.function)
             families.setdefault(info.family, []).append(point)
     markers = "os^vDP"
-    for index, (family, points) in enumerate(families.items()):
+    for index, points in enumerate(families.values()):
         points.sort(reverse=True)
         speeds, accuracies, names = zip(*points, strict=True)
         marker = markers[index // 10 % len(markers)]
-        axes.plot(speeds, accuracies, f"{marker}-", color=f"C{index % 10}", label=family, linewidth=1, markersize=5)
+        axes.plot(speeds, accuracies, f"{marker}-", color=f"C{index % 10}", linewidth=1, markersize=5)
         for point in {0, len(points) - 1}:
             axes.annotate(
                 names[point], (speeds[point], accuracies[point]), (3, -8), textcoords="offset points", fontsize=6
             )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.12)  # names stand to the right of their points
     axes.set_xlabel(f"images per second, batches of {report['machine']['batch']}, each network at its default size")
     axes.set_ylabel("top-1 accuracy on ImageNet in percent, as Keras publishes it")
     axes.grid(alpha=0.3, which="both", linewidth=0.4)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower left")
     machine = report["machine"]
     axes.set_title(
         f"{machine['processor']}, {machine['cores']} cores, float32, flaxapps default, jax {machine['jax']}, "
