@@ -80,7 +80,7 @@ def shared(parsers: dict[str, argparse.ArgumentParser]) -> str:
         "# Options of several commands",
         "",
         "An option means the same, with the same default, in all commands. Two defaults differ: `--batch-size` of "
-        "`finetune`, as it belongs to a learning rate, and `--preprocess` of `export`, which is none.",
+        "`finetune` is fixed because the learning rate depends on it, and `--preprocess` of `export` is `none`.",
         "",
     ]
     for option, found in sorted(where.items()):

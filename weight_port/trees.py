@@ -75,9 +75,8 @@ def load_npz(path: str | os.PathLike[str], *, as_stored: bool = False) -> dict[s
         FileNotFoundError: `path` does not exist.
     """
     with damage_named(os.fspath(path)), np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files if key != DESCRIPTION}
-        converted = {key: _as_float32(key, array) for key, array in arrays.items()}
-        return nest({split_path(key): array for key, array in (arrays if as_stored else converted).items()})
+        form = _checked if as_stored else _as_float32
+        return nest({split_path(key): form(key, file[key]) for key in file.files if key != DESCRIPTION})
 
 
 def save_npz(path: str | os.PathLike[str], tree: Mapping[str, Any]) -> None:
@@ -167,14 +166,16 @@ def _map(tree: Mapping[str, Any], function: Any) -> dict[str, Any]:
     return {key: _map(each, function) if isinstance(each, Mapping) else function(each) for key, each in tree.items()}
 
 
-def _as_float32(name: str, array: Any) -> NDArray[np.float32]:
+def _checked(name: str, array: Any) -> NDArray[Any]:
     if not isinstance(array, np.ndarray):
         raise WeightError(f"{name} is {type(array).__name__}, not an array")
-    if array.dtype == np.float32:
-        return array
     if array.dtype.kind == "b" or not np.can_cast(array.dtype, np.float32, "safe"):
         raise WeightError(f"{name} holds {array.dtype}, which float32 cannot represent exactly")
-    return array.astype(np.float32)
+    return array
+
+
+def _as_float32(name: str, array: Any) -> NDArray[np.float32]:
+    return _checked(name, array).astype(np.float32, copy=False)
 
 
 def _orbax() -> Any:

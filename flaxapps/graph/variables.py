@@ -21,6 +21,11 @@ Path = tuple[str, ...]
 LARGE = 1 << 22  # values; larger arrays are drawn in their exact size, as rounding up would waste too much time
 
 
+def bytes_of(tree: Any) -> int:
+    """Returns the memory of a tree of arrays, or of their shapes and dtypes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def weight_paths(graph: Graph, above: Path = ()) -> list[tuple[Path, Weight]]:
     """Lists all arrays of a graph with their paths, such as ("params", "conv1", "kernel"), in Keras's order.
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from flaxapps.graph.symbolic import Node, as_given
+from flaxapps.graph.variables import bytes_of
 from flaxapps.inference.pieces import calls_in_flight, finish_pieces, optimize_for_batches, piece_size, start_pieces
 from flaxapps.inference.predict import compiler_options, forward
 from flaxapps.inference.preprocessing import Function, preprocessing_function
@@ -251,13 +252,10 @@ def _costs(
 ) -> Costs:
     flops: Any = executable.cost_analysis() or {}
     memory: Any = executable.memory_analysis()
-    weight_bytes, input_bytes = (
-        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in (variables, list(inputs))
-    )
     return Costs(
         flops.get("flops", 0.0) * pieces,
-        weight_bytes,
-        input_bytes,
+        bytes_of(variables),
+        bytes_of(list(inputs)),
         memory.output_size_in_bytes * pieces,
         memory.temp_size_in_bytes * calls_in_flight(pieces),
         memory.generated_code_size_in_bytes,

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from flaxapps.graph.variables import bytes_of
 from flaxapps.model import Model, Network
-from flaxapps.transforms.image_by_image import split_image_by_image
-from flaxapps.transforms.optimize import LARGE_TENSOR, Mode, Precision, is_quantized, optimize_layers
+from flaxapps.transforms.optimize import Mode, Precision, optimize_layers, run_image_by_image
 
 PIECE = 2  # images
 MOST_CALLS = 64
@@ -37,8 +37,7 @@ def piece_size(variables: Any, batch_size: Any, devices: Sequence[jax.Device]) -
     """
     if len(devices) > 1 or devices[0].platform != "cpu" or not isinstance(batch_size, int):
         return batch_size
-    weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
-    return PIECE if batch_size >= 2 * PIECE and weights <= LARGEST_WEIGHTS else batch_size
+    return PIECE if batch_size >= 2 * PIECE and bytes_of(variables) <= LARGEST_WEIGHTS else batch_size
 
 
 def optimize_for_batches(
@@ -50,16 +49,13 @@ def optimize_for_batches(
     precision: Precision = "float32",
 ) -> Network:
     """Optimizes a network as `flaxapps.optimize`, but runs layers image by image only in batches computed whole."""
-    network = optimize_layers(model, variables, mode, devices[0].platform, precision)
+    platform = devices[0].platform
+    network = optimize_layers(model, variables, mode, platform, precision)
     whole = piece_size(network.variables, batch_size, devices) == batch_size
-    if devices[0].platform != "cpu" or not whole or is_quantized(network.model.graph):
-        return network
-    return split_image_by_image(*network, LARGE_TENSOR)
+    return run_image_by_image(network, platform) if whole else network
 
 
-def start_pieces(
-    program: Callable[..., Any], variables: Any, arrays: Arrays, size: int
-) -> list[Future[list[NDArray[Any]]]]:
+def start_pieces(program: Callable[..., Any], variables: Any, arrays: Arrays, size: int) -> Pieces:
     """Starts the calls for the pieces of a batch.
 
     Args:

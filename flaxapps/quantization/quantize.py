@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from flaxapps.graph.graph import Graph
 from flaxapps.graph.symbolic import Node
+from flaxapps.graph.variables import bytes_of
 from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.layers import Functional, ImageByImage
 from flaxapps.model import Model, Network
@@ -15,7 +16,6 @@ from flaxapps.quantization.rebuild import quantize_layers
 from flaxapps.quantization.report import (
     AT_ONCE,
     QuantizationReport,
-    bytes_of,
     compare_outputs,
     compute_outputs,
     measure_noise,

@@ -215,11 +215,6 @@ def decibels(signal: float, noise: float) -> float:
     return math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
 
 
-def bytes_of(variables: Mapping[str, Any]) -> int:
-    """Returns the memory of a tree of arrays."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
-
-
 def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
     exponentials: NDArray[Any] = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: NDArray[Any] = exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -72,9 +72,17 @@ def optimize(
     >>> [layer.class_name for layer in faster.layers][:4]
     ['InputLayer', 'ImageByImage', 'WinogradConv2D', 'WinogradConv2D']
     """
+    platform = platform or jax.default_backend()
     network = optimize_layers(model, variables, mode, platform, precision, bfloat16_pointwise)
-    # Int8 networks have small activations: for them a loop over images costs more than it saves.
-    if (platform or jax.default_backend()) != "cpu" or is_quantized(network.model.graph):
+    return run_image_by_image(network, platform)
+
+
+def run_image_by_image(network: Network, platform: str) -> Network:
+    """Runs the first layers of a network image by image on CPUs, while their activations are large.
+
+    Int8 networks have small activations: for them a loop over images costs more than it saves.
+    """
+    if platform != "cpu" or is_quantized(network.model.graph):
         return network
     return split_image_by_image(*network, LARGE_TENSOR)
 
@@ -83,7 +91,7 @@ def optimize_layers(
     model: Model,
     variables: Mapping[str, Any],
     mode: Mode,
-    platform: str | None = None,
+    platform: str,
     precision: Precision = "float32",
     bfloat16_pointwise: bool = False,
 ) -> Network:
@@ -94,7 +102,7 @@ def optimize_layers(
     network = fold_batch_norm(model, variables)
     if bfloat16_pointwise:
         network = rewrite(*network, multiply_in_bfloat16)
-    if (platform or jax.default_backend()) == "cpu":
+    if platform == "cpu":
         rule = use_winograd if mode == "fast" else use_winograd_on_large_images
         network = rewrite(*network, use_winograd_beside_bfloat16 if precision == "bfloat16" else rule)
     if precision == "bfloat16":

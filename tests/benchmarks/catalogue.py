@@ -4,7 +4,6 @@ Every network has a process of its own, one after the other. The docs show `docs
 """
 
 import argparse
-import datetime
 import json
 import platform
 import statistics
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxapps.registry import list_models, model_info
+from tests.benchmarks import inference
 from tests.places import ROOT
 
 BATCH = 4
@@ -61,12 +61,11 @@ def measure_all() -> dict[str, Any]:
         print(name, networks[name], flush=True)
     import jax
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processors = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    found = inference.machine()
     machine = {
-        "processor": processors[0] if processors else platform.processor(),
-        "cores": len(processors),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "processor": found["processor"],
+        "cores": found["cores"],
+        "date": found["date"][:10],
         "jax": jax.__version__,
         "python": platform.python_version(),
         "batch": BATCH,

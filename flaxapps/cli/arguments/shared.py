@@ -1,7 +1,7 @@
 """Options that several commands have."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flaxapps.cli.arguments.choices import INTERPOLATIONS, MODES
@@ -146,18 +146,24 @@ def add_size(command: Any, option: str, help: str) -> None:
     command.add_argument(option, nargs=2, type=positive, metavar=("HEIGHT", "WIDTH"), help=help)
 
 
-def positive(text: str) -> int:
-    """Parses a positive integer.
+def at_least(least: int, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+    """Returns a function that parses a number.
 
-    Raises:
-        ArgumentTypeError, ValueError: The text is not a positive integer.
+    Args:
+        least: The smallest number that it accepts.
+        kind: `int` or `float`.
     """
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("should be at least 1")
-    return number
+
+    def parse(text: str) -> float:
+        if not (number := kind(text)) >= least:  # nor is NaN
+            raise argparse.ArgumentTypeError(f"should be at least {least}")
+        return number
+
+    parse.__name__ = "number"  # argparse says "invalid number value: 'x'"
+    return parse
 
 
-positive.__name__ = "number"  # argparse says "invalid number value: 'x'"
+positive = at_least(1)
 
 
 def add_distributed(command: Any) -> None:

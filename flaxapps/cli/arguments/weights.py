@@ -1,9 +1,8 @@
 """Arguments and help texts of `flaxapps inspect`, `convert`, `diff` and `verify`."""
 
-import argparse
 from typing import Any
 
-from flaxapps.cli.arguments.shared import ROW_FORMATS, add_format
+from flaxapps.cli.arguments.shared import ROW_FORMATS, add_format, at_least
 from flaxapps.cli.parsers import add_command
 
 EXAMPLES = """examples:
@@ -71,7 +70,7 @@ def add_weight_commands(commands: Any, program: str) -> None:
     command.add_argument("file", metavar="FILE|DIR", help="a whole model, .keras or .h5; or a folder of finetune")
     command.add_argument(
         "--tolerance",
-        type=_tolerance,
+        type=at_least(0, float),
         default=1e-5,
         metavar="X",
         help="largest difference allowed, relative to the layer's largest value (default: 1e-5)",
@@ -86,12 +85,3 @@ def _add_model(command: Any) -> None:
         help="the network: one of `flaxapps list`, a whole Keras model, or a folder of finetune",
     )
     command.add_argument("--no-top", action="store_true", help="take the network of that name without its classifier")
-
-
-def _tolerance(text: str) -> float:
-    if not (number := float(text)) >= 0:
-        raise argparse.ArgumentTypeError("should be at least 0")
-    return number
-
-
-_tolerance.__name__ = "number"  # argparse says "invalid number value: 'x'"
