@@ -21,21 +21,21 @@ from flaxapps.model import Model, Network
 from flaxapps.transforms.optimize import Mode, Precision, optimize_layers, run_image_by_image
 
 PIECE = 2  # images
-MOST_CALLS = 64
+MOST_CALLS = 64  # at a time; each has arrays of its own
 LARGEST_WEIGHTS = 128 * 2**20  # bytes; ResNet50 has 98, VGG16 530
 Arrays = Sequence[NDArray[Any]]
 Pieces = list[Future[list[NDArray[Any]]]]
 
 
-def piece_size(variables: Any, batch_size: Any, devices: Sequence[jax.Device]) -> Any:
+def piece_size(variables: Any, batch_size: int, devices: Sequence[jax.Device]) -> int:
     """Returns how many images of a batch are computed in one call.
 
     Args:
         variables: Arrays of the network, or their shapes and dtypes.
-        batch_size: Images in a batch: a number, or a symbolic dimension of `jax.export`.
+        batch_size: Images in a batch.
         devices: The devices that share a batch.
     """
-    if len(devices) > 1 or devices[0].platform != "cpu" or not isinstance(batch_size, int):
+    if len(devices) > 1 or devices[0].platform != "cpu":
         return batch_size
     return PIECE if batch_size >= 2 * PIECE and bytes_of(variables) <= LARGEST_WEIGHTS else batch_size
 

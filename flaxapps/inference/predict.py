@@ -37,8 +37,8 @@ def predict(
 
     The model is compiled once per batch shape, and the last batch is padded. Batches are sharded over all local
     devices; the next one is sent while the last one computes. On one CPU, batches of small networks are computed in
-    pieces of two images, several at a time. Compiled programs are cached for the last 32 models and
-    shapes, so that memory does not grow without bounds.
+    pieces of two images, several at a time. Compiled programs are cached for the last 32 models and shapes, so that
+    memory does not grow without bounds.
 
     Args:
         model: The network.
