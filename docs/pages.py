@@ -127,7 +127,7 @@ def networks_page(infos: list[ModelInfo]) -> str:
         "",
         '<div class="networks" markdown>',
         "",
-        "| network | size MB | top-1 | top-5 | parameters | size | smallest | GFLOP | images/s | preprocessing |",
+        "| network | size MB | top-1 | top-5 | parameters | size | smallest | GFLOP | images/s | pixels |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for info in infos:
@@ -136,7 +136,7 @@ def networks_page(infos: list[ModelInfo]) -> str:
         sizes = f"{info.default_size} | {info.min_size}"
         costs = f"{measured[info.name]['gflop']:.3g} | {measured[info.name]['images_per_second']:.3g}"
         lines.append(
-            f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {info.parameters:,} | {sizes} | {costs} "
+            f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {info.parameters / 1e6:.1f}M | {sizes} | {costs} "
             f"| {PREPROCESSING[info.preprocessing]} |"
         )
     return "\n".join([*lines, "", "</div>", ""])
