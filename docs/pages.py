@@ -131,12 +131,12 @@ def networks_page(infos: list[ModelInfo]) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for info in infos:
-        size = f"{info.parameters * 4 / 2**20:.0f}"
+        size, parameters = f"{info.parameters * 4 / 2**20:.0f}", f"{info.parameters / 1e6:.1f}M"
         accuracy = f"{percent(info.top1)} | {percent(info.top5)}"
         sizes = f"{info.default_size} | {info.min_size}"
         costs = f"{measured[info.name]['gflop']:.3g} | {measured[info.name]['images_per_second']:.3g}"
         lines.append(
-            f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {info.parameters / 1e6:.1f}M | {sizes} | {costs} "
+            f"| [{info.function}]({info.name}.md) | {size} | {accuracy} | {parameters} | {sizes} | {costs} "
             f"| {PREPROCESSING[info.preprocessing]} |"
         )
     return "\n".join([*lines, "", "</div>", ""])
