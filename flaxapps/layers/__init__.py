@@ -72,6 +72,7 @@ from flaxapps.layers.image_preprocessing import Normalization as Normalization
 from flaxapps.layers.image_preprocessing import Rescaling as Rescaling
 from flaxapps.layers.image_preprocessing import Resizing as Resizing
 from flaxapps.layers.inference.optimized import Bfloat16Conv2D as Bfloat16Conv2D
+from flaxapps.layers.inference.optimized import Bfloat16Dense as Bfloat16Dense
 from flaxapps.layers.inference.optimized import WinogradConv2D as WinogradConv2D
 from flaxapps.layers.inference.quantized import Dequantize as Dequantize
 from flaxapps.layers.inference.quantized import Quantize as Quantize

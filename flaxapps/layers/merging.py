@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flaxapps.graph.shapes import compatible
 from flaxapps.graph.symbolic import Layer, Shape, Weights
 from flaxapps.layers.normalization import unit_norm
+from flaxapps.ops import primitives as ops
 
 
 class _Elementwise(Layer):
@@ -75,6 +76,10 @@ class Multiply(_Elementwise):
     """Product of the inputs, for example of an image and weights per channel (batch, 1, 1, channels)."""
 
     def merge(self, inputs: Sequence[jax.Array]) -> jax.Array:
+        if len({each.shape for each in inputs}) > 1:
+            # The weights of channels are computed from the image. Without it, XLA computes the depthwise convolution
+            # that made the image a second time for the product.
+            inputs = [ops.computed_once(each) for each in inputs]
         return functools.reduce(jnp.multiply, inputs)
 
 

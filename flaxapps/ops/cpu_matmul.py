@@ -21,6 +21,8 @@ Factors = tuple[jax.Array, jax.Array]
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 LEAST_ROWS = 1000  # Eigen is faster than YNNPACK from this number of rows
 LEAST_CHANNELS = 96  # the same, for input channels of a convolution
+# An output with so few terms is faster summed term by term than by either library.
+FEW_CHANNELS, FEW_TERMS = 16, 27
 # For a smaller kernel XLA sums the gradient pixel by pixel, with four times the rounding error of a convolution's.
 LEAST_SIDE = 4
 
@@ -49,6 +51,11 @@ def faster_convolution(
         dilation: As for `ops.convolution`.
     """
     height, width, channels, filters = kernel.shape
+    output = jax.eval_shape(default, x, kernel)
+    few = channels <= FEW_CHANNELS and channels < filters and height * width * channels <= FEW_TERMS
+    if few and not cpu.is_half(x) and _count(output.shape[:3]) >= LEAST_ROWS:
+        terms = functools.partial(_sum_of_terms, strides=strides, padding=padding, dilation=dilation)
+        return _differentiated_as(default, terms)
     if (height, width) == (1, 1):
         if min(channels, filters) < LEAST_SIDE:
             return None
@@ -58,7 +65,6 @@ def faster_convolution(
         # XLA's products of bfloat16 matrices are twice as fast as its convolutions; with few channels, copying the
         # windows takes as long as the product.
         return windows if x.dtype == jnp.bfloat16 and channels >= LEAST_CHANNELS else None
-    output = jax.eval_shape(default, x, kernel)
     if 0 < _count(output.shape[:3]) <= filters:  # a large kernel on few pixels, for which both libraries are slow
         return windows
     # The result of "same" is as large as the image, so without an extra row YNNPACK would get it.
@@ -99,6 +105,23 @@ def _enlarged_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     pads = (down[0], down[1] + 1), across
     rows = lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return rows[:, :-1]
+
+
+def _sum_of_terms(x: jax.Array, kernel: jax.Array, *, strides: Pair, padding: str, dilation: Pair) -> jax.Array:
+    """Convolves as a sum over window offsets and channels: for the first layer of a network, and 1x1 on few channels.
+
+    One image of 224x224x3 with a 3x3 kernel, strides 2 and 16 filters takes 0.25 instead of 0.58 ms.
+    """
+    height, width, channels, filters = kernel.shape
+    slices = cpu.window_slices(x, 0.0, (height, width), strides, padding, dilation)
+    places = kernel.reshape(height * width, channels, 1, 1, 1, filters)
+    terms = (
+        pixels[..., channel, None] * place[channel]
+        for pixels, place in zip(slices, places, strict=True)
+        for channel in range(channels)
+    )
+    # Without it XLA would compute the sum inside the padding of the next layer, in a slower loop.
+    return lax.optimization_barrier(cpu.sum_up(terms))
 
 
 def _product_of_windows(x: jax.Array, kernel: jax.Array, *, strides: Pair, padding: str, dilation: Pair) -> jax.Array:

@@ -30,8 +30,11 @@ def fusion_barrier(x: jax.Array) -> jax.Array:
 
     jax 0.12 miscompiles the fusion of bias, relu and pooling into a bfloat16 convolution: results are NaN or wrong.
     """
-    if not cpu.is_half(x):
-        return x
+    return computed_once(x) if cpu.is_half(x) else x
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """An optimization barrier on CPU, where XLA would repeat a cheap producer for every use; the identity elsewhere."""
     result: jax.Array = lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
     return result
 

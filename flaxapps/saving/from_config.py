@@ -30,6 +30,7 @@ ABSTRACT = (layers.Augmentation, layers.Functional, layers.Noise, layers.Operati
 # Created by `optimize`, `quantize` and the importer; not in Keras.
 OURS = (
     layers.Bfloat16Conv2D,
+    layers.Bfloat16Dense,
     layers.ChannelsFirst,
     layers.Dequantize,
     layers.ImageByImage,

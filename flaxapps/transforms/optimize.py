@@ -24,6 +24,7 @@ Mode = Literal["default", "fast"]
 Precision = Literal["float32", "bfloat16"]
 WINOGRAD_KERNELS = {(3, 3), (5, 5), (1, 3), (3, 1), (1, 7), (7, 1)}
 LEAST_CHANNELS = 32  # below, Winograd's transforms cost more than its products save
+LEAST_CHANNELS_OF_WINDOWS, LEAST_CHANNELS_1X1 = 96, 16  # of a kernel, from which bfloat16 is faster
 MANY_PIXELS, MANY_CHANNELS = 784, 256  # of a convolution for which bfloat16 is slower than Winograd in float32
 # Activation size per image (bytes) above which the first layers run image by image. Above it a batch does not fit into
 # the cache; below it, re-reading the kernels costs more.
@@ -36,7 +37,7 @@ def optimize(
     mode: Mode = "default",
     *,
     precision: Precision = "float32",
-    bfloat16_pointwise: bool = False,
+    bfloat16_pointwise: bool | None = None,
     platform: str | None = None,
 ) -> Network:
     """Rewrites a model for faster inference. The given model and variables are not modified.
@@ -50,12 +51,12 @@ def optimize(
         model: The network. If image sizes are free, no layer runs image by image.
         variables: Its arrays.
         mode: "default" changes outputs by at most 1e-5 of the largest, "fast" by at most 1e-4.
-        precision: "bfloat16" stores kernels and activations in bfloat16, in either mode. Changes outputs by up to three
-            percent of the largest. Layers that are faster in float32 stay so: Winograd convolutions on large images or
-            with many channels, and Dense layers of a classifier. For CPUs with bfloat16 instructions (AVX-512 BF16,
-            AMX), GPUs and TPUs.
-        bfloat16_pointwise: Whether 1x1 convolutions multiply in bfloat16 and add in float32. Changes outputs by about
-            1e-2 of the largest. For CPUs with bfloat16 instructions (AVX-512 BF16, AMX).
+        precision: "bfloat16", in either mode, changes outputs by up to one percent of the largest on CPUs. Convolutions
+            and Dense layers multiply in bfloat16 and add in float32, except where float32 is faster: Winograd
+            convolutions on large images or with many channels, kernels of few channels, and classifiers. The rest stays
+            float32. On other platforms all kernels and activations are bfloat16. For CPUs with bfloat16 instructions
+            (AVX-512 BF16, AMX), GPUs and TPUs.
+        bfloat16_pointwise: The older name of `precision="bfloat16"`.
         platform: Platform to optimize for: "cpu", "gpu", "tpu"; None takes JAX's default. The result runs on
             any platform, but is fast on this one only.
 
@@ -73,7 +74,10 @@ def optimize(
     ['InputLayer', 'ImageByImage', 'WinogradConv2D', 'WinogradConv2D']
     """
     platform = platform or jax.default_backend()
-    network = optimize_layers(model, variables, mode, platform, precision, bfloat16_pointwise)
+    if bfloat16_pointwise is not None:
+        warnings.warn('bfloat16_pointwise is now precision="bfloat16"', DeprecationWarning, stacklevel=2)
+        precision = "bfloat16" if bfloat16_pointwise else precision
+    network = optimize_layers(model, variables, mode, platform, precision)
     return run_image_by_image(network, platform)
 
 
@@ -93,21 +97,20 @@ def optimize_layers(
     mode: Mode,
     platform: str,
     precision: Precision = "float32",
-    bfloat16_pointwise: bool = False,
 ) -> Network:
     """Does what `optimize` does with single layers, and runs none image by image."""
     mode = checked_mode(mode)
     if precision not in get_args(Precision):
         raise ValueError(f"precision should be {' or '.join(map(repr, get_args(Precision)))}, got {precision!r}")
     network = fold_batch_norm(model, variables)
-    if bfloat16_pointwise:
-        network = rewrite(*network, multiply_in_bfloat16)
     if platform == "cpu":
         rule = use_winograd if mode == "fast" else use_winograd_on_large_images
         network = rewrite(*network, use_winograd_beside_bfloat16 if precision == "bfloat16" else rule)
-    if precision == "bfloat16":
-        network = rewrite(with_dtype(network.model, precision), network.variables, store_in_bfloat16)
-    return network
+    if precision == "float32":
+        return network
+    if platform == "cpu":
+        return rewrite(*network, multiply_in_bfloat16)
+    return rewrite(with_dtype(network.model, precision), network.variables, store_in_bfloat16)
 
 
 def is_quantized(graph: Graph) -> bool:
@@ -173,10 +176,22 @@ def use_winograd_beside_bfloat16(layer: Layer, inputs: list[Node], weights: Weig
 
 
 def multiply_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
-    """Rewriting rule: 1x1 convolutions, also those of separable convolutions, multiply in bfloat16."""
-    if type(layer) is layers.Conv2D and pair(layer.kernel_size) == (1, 1) and layer.groups == 1:
-        return _conv(layers.Bfloat16Conv2D, layer, strides=layer.strides)(inputs)
-    return split_separable(layer, inputs, weights, layers.Bfloat16Conv2D)
+    """Rewriting rule: convolutions and Dense layers multiply in bfloat16 and add in float32, where that is faster.
+
+    It is not on a single row, for which XLA has no fast product in bfloat16 (VGG's first Dense layer would take 136 ms;
+    in float32, 17), and not for kernels with few channels, where copying the windows takes as long as the product.
+    """
+    if type(layer) is layers.SeparableConv2D:
+        return split_separable(layer, inputs, weights, layers.Bfloat16Conv2D)
+    if type(layer) is layers.Dense and len(inputs[0].shape) > 2:
+        return _as_kind(layers.Bfloat16Dense, layer)(inputs), {layer.name or "": _rounded(weights)}
+    if type(layer) is not layers.Conv2D or layer.groups > 1:
+        return None
+    (output,) = layer.output_shapes(inputs[0].shape)
+    least = LEAST_CHANNELS_1X1 if pair(layer.kernel_size) == (1, 1) else LEAST_CHANNELS_OF_WINDOWS
+    if output[1:3] == (1, 1) or weights["kernel"].shape[2] < least:
+        return None
+    return _as_kind(layers.Bfloat16Conv2D, layer)(inputs), {layer.name or "": _rounded(weights)}
 
 
 def store_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:
@@ -187,8 +202,7 @@ def store_in_bfloat16(layer: Layer, inputs: list[Node], weights: Weights) -> Rep
     if type(layer) is layers.Dense and len(inputs[0].shape) == 2:
         return dataclasses.replace(layer, dtype="float32")(inputs)
     if type(layer) in (layers.Conv2D, layers.SeparableConv2D, layers.Dense):
-        kernels = {leaf: array.astype(jnp.bfloat16) if "kernel" in leaf else array for leaf, array in weights.items()}
-        return layer(inputs), {layer.name or "": kernels}
+        return layer(inputs), {layer.name or "": _rounded(weights)}
     return None
 
 
@@ -209,7 +223,9 @@ def split_separable(layer: Layer, inputs: list[Node], weights: Weights, pointwis
     }
     x = layers.DepthwiseConv2D(layer.kernel_size, use_bias=False, name=name, **kept)(inputs)
     arrays = {"kernel": weights["pointwise_kernel"], **_bias(weights)}
-    last = _conv(pointwise, layer) if pointwise else _conv(layers.Conv2D, layer, kernel_size=1)
+    if pointwise:
+        arrays = _rounded(arrays)
+    last = _conv(pointwise or layers.Conv2D, layer, kernel_size=1)
     return last(x), {name: {"kernel": weights["depthwise_kernel"]}, layer.name or "": arrays}
 
 
@@ -227,6 +243,15 @@ def _conv(kind: Any, layer: Layer, **options: Any) -> Layer:
     }
     result: Layer = kind(**common, **options)
     return result
+
+
+def _as_kind(kind: type[Layer], layer: Layer) -> Layer:
+    """Creates a layer of a subclass with the fields of the layer."""
+    return kind(**{field.name: getattr(layer, field.name) for field in dataclasses.fields(layer) if field.init})
+
+
+def _rounded(weights: Weights) -> dict[str, Any]:
+    return {leaf: array.astype(jnp.bfloat16) if "kernel" in leaf else array for leaf, array in weights.items()}
 
 
 def _bias(weights: Weights) -> dict[str, Any]:

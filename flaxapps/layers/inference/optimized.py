@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 
 from flaxapps.graph.shapes import Window, channel_count, pair
 from flaxapps.graph.symbolic import Shape, Weight, Weights
 from flaxapps.layers.activations import ActivationLike, bias_and_activation
-from flaxapps.layers.convolution import WindowLayer
-from flaxapps.ops import winograd
+from flaxapps.layers.convolution import Conv2D, WindowLayer
+from flaxapps.layers.dense import Dense
+from flaxapps.ops import bfloat16, winograd
 from flaxapps.ops.cpu_windows import at_least_float32
 
 
@@ -44,25 +44,19 @@ class WinogradConv2D(WindowLayer):
 
 
 @dataclass(frozen=True)
-class Bfloat16Conv2D(WindowLayer):
-    """1x1 convolution of bfloat16 inputs and kernel, accumulated in float32."""
-
-    filters: int
-    strides: Window = (1, 1)
-    padding: str = "valid"
-    activation: ActivationLike | None = None
-    use_bias: bool = True
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        return (shapes[0][0], *self.output_size(shapes[0], 1, self.strides), self.filters)
-
-    def weights(self, *shapes: Shape) -> dict[str, Weight]:
-        kernel = Weight((1, 1, channel_count(shapes[0]), self.filters))
-        return {"kernel": kernel} | ({"bias": Weight((self.filters,), "zeros")} if self.use_bias else {})
+class Bfloat16Conv2D(Conv2D):
+    """Convolution without groups of bfloat16 images and kernel, accumulated in float32."""
 
     def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
-        down, across = pair(self.strides)
-        x = inputs[0][:, ::down, ::across].astype(jnp.bfloat16)
-        matrix = weights["kernel"][0, 0].astype(jnp.bfloat16)
-        product = jax.lax.dot_general(x, matrix, (((3,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-        return bias_and_activation(product.astype(inputs[0].dtype), weights, self.activation)
+        steps = pair(self.strides), self.padding, pair(self.dilation_rate)
+        x = bfloat16.convolution(inputs[0], weights["kernel"], *steps)
+        return bias_and_activation(x.astype(inputs[0].dtype), weights, self.activation)
+
+
+@dataclass(frozen=True)
+class Bfloat16Dense(Dense):
+    """Dense layer of bfloat16 inputs and kernel, accumulated in float32."""
+
+    def call(self, weights: Weights, *inputs: jax.Array) -> jax.Array:
+        x = bfloat16.dense(inputs[0], weights["kernel"])
+        return bias_and_activation(x.astype(inputs[0].dtype), weights, self.activation)

@@ -127,10 +127,10 @@ def test_convolution_of_many_channels(size, strides, padding, dtype, window):
 
 @pytest.mark.slow
 @SETTINGS
-@given(**COMMON, channels=st.sampled_from([3, 4]), filters=st.integers(3, 9))
+@given(**COMMON, channels=st.sampled_from([3, 4, 20]), filters=st.sampled_from([3, 9, 21]))
 @example(size=(5, 7), strides=(1, 1), padding="same", dtype="float32", channels=3, filters=3)
 def test_pointwise_convolution_of_many_pixels(size, strides, padding, dtype, channels, filters):
-    """At least as many filters as channels, at least a thousand pixels."""
+    """At least a thousand pixels, with more filters than channels or fewer."""
     pixels = tuple(6 * length * stride for length, stride in zip(size, strides, strict=True))
     compare(
         lambda x, k: ops.convolution(x, k, strides, padding),
@@ -141,8 +141,26 @@ def test_pointwise_convolution_of_many_pixels(size, strides, padding, dtype, cha
     )
 
 
+@pytest.mark.slow
+@SETTINGS
+@given(**COMMON, channels=st.sampled_from([1, 3]), window=st.sampled_from([(3, 3), (2, 3), (5, 5)]), dilation=PAIRS)
+def test_convolution_of_few_channels(size, strides, padding, dtype, channels, window, dilation):
+    """The first layer of a network, on CPU a sum of shifted images."""
+    pixels = tuple(8 * length * stride for length, stride in zip(size, strides, strict=True))
+    arguments = (strides, padding, dilation)
+    compare(
+        lambda x, k: ops.convolution(x, k, *arguments),
+        lambda x, k: lax_convolution(x, k, *arguments),
+        dtype,
+        (1, *pixels, channels),
+        (*window, channels, 5),
+    )
+
+
 FORMS = {
-    "many pixels": ("[b, 0, f]x[0, i, o]->[b, 0, f]", (2, 30, 30, 8), (1, 1, 8, 16)),
+    "few channels": ("stablehlo.slice", (1, 40, 40, 3), (3, 3, 3, 16)),
+    "few channels, one pixel": ("stablehlo.slice", (1, 40, 40, 16), (1, 1, 16, 20)),
+    "many pixels": ("[b, 0, f]x[0, i, o]->[b, 0, f]", (2, 30, 30, 20), (1, 1, 20, 32)),
     "few pixels": ("dot_general", (1, 3, 3, 8), (3, 3, 8, 16)),
     "many channels": ("pad = [[1, 2], [1, 1]]", (1, 9, 9, 96), (3, 3, 96, 8)),
 }

@@ -7,7 +7,6 @@ import pytest
 
 import flaxapps
 from flaxapps import Input, Model, layers
-from flaxapps.ops import primitives as ops
 from tests.recipe import recipe_variables, relative_difference
 
 
@@ -33,11 +32,29 @@ def test_outputs(mode, platform):
     half, arrays = flaxapps.optimize(model, variables, mode, precision="bfloat16", platform=platform)
     result = half.apply(arrays, x)
     assert result.dtype == jnp.float32
-    assert 1e-5 < relative_difference(result, exact) < 3e-2
+    assert 1e-5 < relative_difference(result, exact) < (1e-2 if platform == "cpu" else 3e-2)
     kernels = {name: leaves["kernel"].dtype for name, leaves in arrays["params"].items() if "kernel" in leaves}
     assert kernels["classifier"] == jnp.float32
-    assert kernels["conv_0"] == kernels["conv_1"] == kernels["conv_3"] == jnp.bfloat16
-    assert arrays["params"]["separable"]["pointwise_kernel"].dtype == jnp.bfloat16
+    assert kernels["conv_1"] == kernels["conv_3"] == jnp.bfloat16
+    assert kernels["conv_0"] == (jnp.float32 if platform == "cpu" else jnp.bfloat16)  # few channels
+    pointwise = arrays["params"]["separable"]["kernel" if platform == "cpu" else "pointwise_kernel"]
+    assert pointwise.dtype == jnp.bfloat16
+
+
+def test_one_pixel_stays_in_float32():
+    """Squeeze-and-excite multiplies single rows, for which XLA has no fast product in bfloat16; Dense on images is."""
+    x = inputs = Input((8, 8, 32))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(32, 1, activation="sigmoid", name="excite")(gate)
+    x = layers.Dense(64, activation="gelu", name="dense")(layers.Multiply()([x, gate]))
+    model = Model(inputs, x)
+    variables = recipe_variables(model)
+    half, arrays = flaxapps.optimize(model, variables, precision="bfloat16", platform="cpu")
+    assert arrays["params"]["excite"]["kernel"].dtype == jnp.float32
+    assert arrays["params"]["dense"]["kernel"].dtype == jnp.bfloat16
+    assert [layer.class_name for layer in half.layers][-1] == "Bfloat16Dense"
+    images = np.random.default_rng(0).random((2, 8, 8, 32), np.float32)
+    assert 1e-5 < relative_difference(half.apply(arrays, images), model.apply(variables, images)) < 1e-2
 
 
 def test_many_channels_on_large_images_stay_winograd():
@@ -64,31 +81,3 @@ def test_unknown_precision():
     model = network()
     with pytest.raises(ValueError, match="precision should be 'float32' or 'bfloat16', got 'float16'"):
         flaxapps.optimize(model, model.init_variables(), precision="float16")
-
-
-@pytest.mark.parametrize(
-    ("shape", "kernel", "strides", "padding", "dilation"),
-    [
-        ((2, 9, 8, 96), (3, 3, 96, 8), (1, 1), "same", (1, 1)),
-        ((1, 10, 7, 128), (1, 7, 128, 16), (2, 1), "valid", (1, 1)),
-        ((2, 12, 11, 96), (3, 2, 96, 8), (2, 2), "same", (1, 1)),
-        ((1, 9, 9, 100), (3, 3, 100, 4), (1, 1), "valid", (2, 2)),
-    ],
-)
-def test_convolutions_as_products_of_windows(shape, kernel, strides, padding, dilation):
-    """Results and gradients beside float32, from the same rounded numbers."""
-    random = np.random.default_rng(0)
-    arrays = [jnp.asarray(random.normal(size=each), jnp.bfloat16) for each in (shape, kernel)]
-
-    def compute(x, kernel):
-        return ops.convolution(x, kernel, strides, padding, dilation)
-
-    def total(x, kernel):
-        return jnp.sum(jnp.square(compute(x, kernel).astype(jnp.float32)))
-
-    wide = [each.astype(jnp.float32) for each in arrays]
-    result = jax.jit(compute)(*arrays)
-    assert result.dtype == jnp.bfloat16
-    assert relative_difference(result.astype(jnp.float32), jax.jit(compute)(*wide)) < 5e-3
-    for mine, other in zip(jax.grad(total, (0, 1))(*arrays), jax.grad(total, (0, 1))(*wide), strict=True):
-        assert relative_difference(mine.astype(jnp.float32), other) < 2e-2

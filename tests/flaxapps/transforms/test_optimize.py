@@ -118,19 +118,22 @@ def test_exact_takes_winograd_where_its_matrices_are_no_larger_than_an_image(siz
 
 
 def test_bfloat16_products():
-    x = Input((9, 9, 8))
+    x = Input((9, 9, 16))
     y = layers.Conv2D(8, 1, strides=2, activation="relu", name="point")(x)
     y = layers.SeparableConv2D(4, 3, padding="same", use_bias=False, name="separable")(y)
     model = Model(x, layers.Conv2D(4, 3, name="other")(y))
     variables = jax.tree.map(lambda array: array + 0.1, model.init_variables())
     rounded, arrays = rewrite(model, variables, multiply_in_bfloat16)
     assert kinds(rounded)[1:] == ["Bfloat16Conv2D", "DepthwiseConv2D", "Bfloat16Conv2D", "Conv2D"]
-    x = images(2, 9, 9, 8)
+    x = images(2, 9, 9, 16)
     ours, plain = jax.jit(rounded.apply)(arrays, x), jax.jit(model.apply)(variables, x)
     assert ours.dtype == np.float32
-    assert 1e-6 < relative_difference(ours, np.asarray(plain)) <= 2e-2
-    asked = optimize(model, variables, bfloat16_pointwise=True)
+    assert 1e-6 < relative_difference(ours, np.asarray(plain)) <= 1e-2
+    asked = optimize(model, variables, precision="bfloat16", platform="cpu")
     assert asked.model == rounded
+    with pytest.warns(DeprecationWarning, match='bfloat16_pointwise is now precision="bfloat16"'):
+        old = optimize(model, variables, bfloat16_pointwise=True, platform="cpu")
+    assert old.model == rounded
 
 
 def test_other_platforms_get_what_is_good_everywhere():
