@@ -121,7 +121,8 @@ def _sum_of_terms(x: jax.Array, kernel: jax.Array, *, strides: Pair, padding: st
         for channel in range(channels)
     )
     # Without it XLA would compute the sum inside the padding of the next layer, in a slower loop.
-    return lax.optimization_barrier(cpu.sum_up(terms))
+    total: jax.Array = lax.optimization_barrier(cpu.sum_up(terms))
+    return total
 
 
 def _product_of_windows(x: jax.Array, kernel: jax.Array, *, strides: Pair, padding: str, dilation: Pair) -> jax.Array:
