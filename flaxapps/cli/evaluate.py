@@ -140,7 +140,7 @@ def evaluate_photos(arguments: argparse.Namespace) -> int:
         mode: Mode = arguments.optimize or "default"
         batch_size = arguments.batch_size or usual_batch_size()
         network = adapted(resolved.model, arguments), resolved.load()
-        model, variables = optimize_for_batches(*network, mode, batch_size, jax.local_devices())
+        model, variables = optimize_for_batches(*network, mode, batch_size, jax.local_devices(), arguments.precision)
         tally: Any = LabelTally(classes, threshold) if several else Tally(classes)
         own = share_of(list(label_of))
         batches = read_photos(

@@ -16,7 +16,7 @@ from flaxapps.inference.predict import compiler_options, forward
 from flaxapps.inference.preprocessing import Function, preprocessing_function
 from flaxapps.model import Model
 from flaxapps.runtime.process import return_freed_memory
-from flaxapps.transforms.optimize import Mode, Precision, checked_mode
+from flaxapps.transforms.optimize import Mode, Precision, check_precision, checked_mode
 
 Shape = tuple[int, ...]
 
@@ -144,11 +144,10 @@ def compile(
     """
     function = preprocessing_function(model, preprocess)
     device = device or jax.local_devices()[0]
+    check_precision(precision, optimize)
     if optimize is not None:
         mode = checked_mode(optimize, "optimize")
         model, variables = optimize_for_batches(model, variables, mode, batch_size, [device], precision)
-    elif precision != "float32":
-        raise ValueError(f'precision={precision!r} needs optimize="default" or "fast"')
     sharding = SingleDeviceSharding(device)
     inputs = batch_inputs(model, batch_size, input_shape, dtype, sharding)
     variables = jax.device_put(variables, sharding)

@@ -14,7 +14,7 @@ from flaxapps.inference.pieces import finish_pieces, optimize_for_batches, piece
 from flaxapps.inference.preprocessing import FromChannelsLast, Function, preprocessing_function
 from flaxapps.model import Model
 from flaxapps.ops.primitives import at_least_float32
-from flaxapps.transforms.optimize import Mode, checked_mode, is_quantized
+from flaxapps.transforms.optimize import Mode, Precision, check_precision, checked_mode, is_quantized
 
 Rows = list[NDArray[Any]]
 
@@ -32,6 +32,7 @@ def predict(
     verbose: bool = False,
     preprocess: bool | str | Function = False,
     optimize: Mode | None = "default",
+    precision: Precision = "float32",
 ) -> Any:
     """Runs a model over many images.
 
@@ -53,18 +54,21 @@ def predict(
         optimize: Mode of `flaxapps.optimize`, applied to the model first, or None. "default" is skipped for up to 16
             images, where it would take longer than it saves. Every call repeats it: for many calls optimize once, and
             give None.
+        precision: "float32" or "bfloat16", as for `flaxapps.optimize`; the latter needs `optimize`.
 
     Returns:
         The predictions as float32, one row per image; a list of arrays if the model has several outputs.
 
     Raises:
         ValueError: The images do not fit the model, or contain NaN or infinity (the first one is named); the batch size
-            is not positive; preprocess=True and the preprocessing is not known; or the mode is unknown.
+            is not positive; preprocess=True and the preprocessing is not known; or the mode or precision is unknown.
     """
     optimize = checked_mode(optimize, "optimize") if optimize else None
+    check_precision(precision, optimize)
     # Optimizing a quantized model takes no time, as nothing is folded.
-    if optimize and (optimize == "fast" or is_quantized(model.graph) or not _are_few(model, x)):
-        model, variables = optimize_for_batches(model, variables, optimize, batch_size, jax.local_devices())
+    asked = optimize == "fast" or precision != "float32"
+    if optimize and (asked or is_quantized(model.graph) or not _are_few(model, x)):
+        model, variables = optimize_for_batches(model, variables, optimize, batch_size, jax.local_devices(), precision)
     results = list(predict_batches(model, variables, x, batch_size=batch_size, verbose=verbose, preprocess=preprocess))
     shapes = model.output_shape if isinstance(model.output_shape, list) else [model.output_shape]
     empty = [np.zeros((0, *(size or 0 for size in shape[1:])), np.float32) for shape in shapes]

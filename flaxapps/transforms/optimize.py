@@ -100,8 +100,7 @@ def optimize_layers(
 ) -> Network:
     """Does what `optimize` does with single layers, and runs none image by image."""
     mode = checked_mode(mode)
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision should be {' or '.join(map(repr, get_args(Precision)))}, got {precision!r}")
+    check_precision(precision, mode)
     network = fold_batch_norm(model, variables)
     if platform == "cpu":
         rule = use_winograd if mode == "fast" else use_winograd_on_large_images
@@ -139,6 +138,22 @@ def checked_mode(mode: str, argument: str = "mode") -> Mode:
         raise ValueError(f"{argument} should be {' or '.join(map(repr, get_args(Mode)))}, got {mode!r}")
     known: Mode = mode  # type: ignore[assignment]  # checked above
     return known
+
+
+def check_precision(precision: str, mode: str | None) -> None:
+    """Checks a precision of `optimize`.
+
+    Args:
+        precision: "float32" or "bfloat16".
+        mode: The mode of `optimize`, or None.
+
+    Raises:
+        ValueError: The precision is unknown, or needs a mode.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision should be {' or '.join(map(repr, get_args(Precision)))}, got {precision!r}")
+    if precision != "float32" and mode is None:
+        raise ValueError(f'precision={precision!r} needs optimize="default" or "fast"')
 
 
 def use_winograd(layer: Layer, inputs: list[Node], weights: Weights) -> Replacement:

@@ -175,7 +175,8 @@ def _compute(
     """Loads the weights and yields the outcomes; shows progress and unreadable photos."""
     form, preprocess = resolved.photo_format, resolved.preprocess
     batch_size = arguments.batch_size or usual_batch_size()
-    model, variables = optimize_for_batches(resolved.model, resolved.load(), mode, batch_size, jax.local_devices())
+    network = resolved.model, resolved.load()
+    model, variables = optimize_for_batches(*network, mode, batch_size, jax.local_devices(), arguments.precision)
     if arguments.describe:
         dtype = resolved.resizing.dtype(form.channels)
         given: dict[str, Any] = {"dtype": dtype, "preprocess": preprocess, "variables": variables}
@@ -197,6 +198,7 @@ def _facts(arguments: argparse.Namespace, resolved: ResolvedModel, mode: Mode, f
     """Returns everything that must match for a run to reuse existing shards."""
     names = fingerprint_of({str(index): name for index, name in enumerate(file.labels or ())})[:8]
     classes = "" if file.is_binary else f", {file.top} classes, names {names if file.labels else 'by default'}"
+    rounded = "" if arguments.precision == "float32" else f", products in {arguments.precision}"
     return {
         "model": resolved.identity,
         "layer": f"{arguments.layer or 'the last'}{', with softmax' if arguments.softmax else ''}",
@@ -204,7 +206,7 @@ def _facts(arguments: argparse.Namespace, resolved: ResolvedModel, mode: Mode, f
         "photo size": " x ".join(map(str, resolved.photo_format.shape)),
         "resizing": resolved.resizing.describe(),
         "preprocessing": resolved.preprocess or "none",
-        "computing": f"{arguments.dtype or 'as the model'}, {mode}",
+        "computing": f"{arguments.dtype or 'as the model'}, {mode}{rounded}",
     }
 
 

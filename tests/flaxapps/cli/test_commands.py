@@ -18,7 +18,7 @@ from PIL import Image
 import flaxapps.cli.models
 import flaxapps.cli.predict.files
 import flaxapps.cli.predict.stream
-from flaxapps import get_model, list_models, load_exported, load_model
+from flaxapps import Input, Model, get_model, layers, list_models, load_exported, load_model, save_model
 from flaxapps.applications.imagenet_utils import class_names
 from flaxapps.cli.commands import main
 from weight_port import WeightError, save_weights
@@ -612,3 +612,22 @@ def test_dtype_and_draft(run, tiny: Path, photos: Path):
     code, _, err = run(*command, "--draft", "--interpolation", "nearest")
     assert code == 1
     assert "interpolation that averages" in err
+
+
+def test_precision(run, photos: Path, tmp_path: Path):
+    x = image = Input((8, 8, 3))
+    for number in range(2):
+        x = layers.Conv2D(16, 1, activation="relu", name=f"conv_{number}")(x)
+    x = layers.Dense(CLASSES, activation="softmax", name="scores")(layers.GlobalAveragePooling2D()(x))
+    model = Model(image, x)
+    save_model(model, model.init_variables(), tmp_path / "model.keras")
+    command = ("predict", photos, "--model", tmp_path / "model.keras", "--preprocess", "tf", "--format", "jsonl")
+    texts = [run(*command, "--precision", precision)[1] for precision in ("float32", "bfloat16")]
+    exact, rounded = ([row["predictions"][0]["score"] for row in read_json_lines(text)] for text in texts)
+    assert exact != rounded
+    assert rounded == pytest.approx(exact, abs=1e-2)
+    shards = ("--output-folder", tmp_path / "shards")
+    assert run(*command, *shards)[0] == 0
+    code, _, err = run(*command, *shards, "--precision", "bfloat16")
+    assert code == 1
+    assert "products in bfloat16" in err

@@ -23,14 +23,14 @@ from flaxapps.image import INTERPOLATIONS
 from flaxapps.quantization.calibrate import Calibration
 from flaxapps.train.data.balance import BALANCED
 from flaxapps.transforms.cut import cut_at
-from flaxapps.transforms.optimize import Mode
+from flaxapps.transforms.optimize import Mode, Precision
 from tests.places import ROOT
 from tests.terminal import run_in_terminal
 
 SHARED = (
     "--weights", "--interpolation", "--antialias", "--orientation", "--size", "--resize", "--crop", "--layer",
-    "--softmax",
-    "--dtype", "--optimize", "--batch-size", "--labels", "--device", "--on-error", "--preprocess", "--format",
+    "--softmax", "--dtype", "--optimize", "--precision", "--batch-size", "--labels", "--device", "--on-error",
+    "--preprocess", "--format",
 )  # fmt: skip # kept on few lines on purpose
 # finetune's own: a batch size has its learning rate.
 OWN_DEFAULT = {("export", "--preprocess"), ("finetune", "--batch-size")}
@@ -103,6 +103,7 @@ def test_every_command_can_be_parsed_and_run():
 
 def test_choices_are_those_of_the_modules():
     assert get_args(Mode) == choices.MODES
+    assert get_args(Precision) == choices.PRECISIONS
     assert get_args(Calibration) == choices.CALIBRATIONS
     assert choices.INTERPOLATIONS == INTERPOLATIONS
     assert choices.OPTIMIZERS == OPTIMIZERS
@@ -126,7 +127,9 @@ def test_an_option_means_the_same_in_every_command(option):
         kinds = {
             (str(each.nargs), repr(each.choices)) for name, each in found.items() if (name, option) not in OWN_VALUES
         }
-        assert len(kinds - {("None", "('float32', 'bfloat16')")}) == 1  # finetune computes in these two
+        if option == "--dtype":
+            kinds -= {("None", "('float32', 'bfloat16')")}  # finetune computes in these two
+        assert len(kinds) == 1
     formats = {value for action in found.values() for value in action.choices or ()} if option == "--format" else set()
     assert formats <= {"table", "csv", "json", "jsonl", "npz"}
 

@@ -256,6 +256,18 @@ def test_a_bfloat16_network_gives_float32():
     np.testing.assert_allclose(output, MODEL.apply(VARIABLES, images(3)), atol=0.05)
 
 
+def test_precision():
+    """Few images too are computed as asked."""
+    x = Input((8, 8, 16))
+    model = Model(x, layers.GlobalAveragePooling2D()(layers.Conv2D(32, 1, name="conv")(x)))
+    variables, x = model.init_variables(), np.random.default_rng(0).random((3, 8, 8, 16), np.float32)
+    exact = predict(model, variables, x)
+    rounded = predict(model, variables, x, precision="bfloat16")
+    assert 0 < np.max(np.abs(rounded - exact)) < 1e-2 * np.max(np.abs(exact))
+    with pytest.raises(ValueError, match="precision='bfloat16' needs optimize="):
+        predict(model, variables, x, precision="bfloat16", optimize=None)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("as_iterator", [False, True], ids=["array", "iterator"])
 def test_images_that_are_not_finite_are_named(value, as_iterator):
