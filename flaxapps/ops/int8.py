@@ -19,6 +19,8 @@ Pads = tuple[Pair, Pair]
 LOWEST, HIGHEST = -128, 127
 # Sums of int8 products stay in int32 up to this number of terms.
 MOST_TERMS = 2**31 // 128**2 - 1
+# For a single row XLA widens the whole matrix to int32 first: 960x1280 takes 0.6 instead of 0.16 ms.
+LEAST_ROWS = 4
 # Adding 1.5 * 2**23 to a float32 below 2**22 rounds it, half to even, into the last bits of the result.
 _ROUNDING = np.float32(1.5 * 2**23)
 _ROUNDING_BITS = np.int32(_ROUNDING.view(np.int32))
@@ -49,7 +51,12 @@ def multiply(x: jax.Array, matrix: jax.Array) -> jax.Array:
     numbers = (((1,), (0,)), ((), ()))
 
     def whole(x: jax.Array, matrix: jax.Array) -> jax.Array:
-        return lax.dot_general(x, matrix, numbers, preferred_element_type=jnp.int32).astype(jnp.float32)
+        rows = x.shape[0]
+        if isinstance(rows, int) and rows == 1:
+            # The barrier hides from XLA that the rows are equal.
+            x = lax.optimization_barrier(jnp.broadcast_to(x, (LEAST_ROWS, x.shape[1])))
+        product = lax.dot_general(x, matrix, numbers, preferred_element_type=jnp.int32)
+        return product[:rows].astype(jnp.float32)
 
     def default(x: jax.Array, matrix: jax.Array) -> jax.Array:
         return lax.dot_general(x.astype(jnp.float32), matrix.astype(jnp.float32), numbers)

@@ -77,8 +77,9 @@ def test_depthwise_convolution(form, multiplier):
     np.testing.assert_allclose(got, expected - 3 * kernel.sum((0, 1)).reshape(-1), rtol=0, atol=1e-3)
 
 
-def test_product_of_more_than_two_dimensions(form):
-    x, matrix = whole(2, 3, 40), whole(40, 24)
+@pytest.mark.parametrize("shape", [(2, 3, 40), (1, 1, 40), (40,)], ids=["rows", "row of an image", "vector"])
+def test_product_of_more_than_two_dimensions(form, shape):
+    x, matrix = whole(*shape), whole(40, 24)
     got = int8.multiply(jnp.asarray(x), jnp.asarray(matrix))
     np.testing.assert_array_equal(got, x.astype(np.float32) @ matrix.astype(np.float32))
 
