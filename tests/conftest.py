@@ -16,11 +16,13 @@ import pytest  # noqa: E402  (follows jax)
 import flaxapps  # noqa: E402  (follows jax)
 from tests.keras_draws import draw_by_numpy  # noqa: E402  (follows jax)
 from tests.places import ROOT  # noqa: E402  (follows jax)
+from tests.quick_programs import add_options  # noqa: E402  (follows jax)
 from tests.rank_promotion import raise_for_ours_alone  # noqa: E402  (follows jax)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 raise_for_ours_alone()
+add_options()
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 # Nearly all programs of the tests compile in less than half a second. All of them are kept, which costs nothing: of
 # equal ones, which are frequent, one is compiled, and a second run with the same jaxlib takes a third of the time.
@@ -36,50 +38,57 @@ WITHOUT_PROMOTION = tuple(
     )
 )  # fmt: skip # kept on few lines on purpose
 KEPT_PROGRAMS = 1000  # of about 0.8 MB each
-# What XLA makes of a program is not what these test: theirs are compiled without most optimizations, in two thirds of
-# the time, unless the variable OPTIMIZED is set, as CI does on the newest Python.
+# What XLA makes of a program is not what these test: theirs are compiled quickly (tests/quick_programs.py) unless the
+# variable OPTIMIZED is set, as CI does on the newest Python, and on the oldest for tests marked `every_jax`.
 UNOPTIMIZED = (
+    "flaxapps/layers",
     "flaxapps/photos",
-    "flaxapps/saving/test_dialects.py",
-    "flaxapps/saving/test_layers.py",
-    "flaxapps/saving/test_legacy_files.py",
-    "flaxapps/saving/test_save.py",
+    "flaxapps/saving",
+    "flaxapps/test_model.py",
+    "flaxapps/test_registry.py",
+    "test_docs.py",
     "train",
 )
-# Not where results depend on optimizations: XLA rounds float16 less often.
-BUT = ("train/devices", "train/freezing/test_optimized.py", "train/step/test_loss_scale.py")
 # Files with the longest tests, most of them slow, the longest first.
 LONGEST = (
-    "faults/test_faults.py",
     "flaxapps/applications/test_parity_training.py",
-    "flaxapps/cli/test_bucket_runs.py",
-    "flaxapps/demo/test_digits.py",
+    "faults/test_faults.py",
     "test_notebooks.py",
     "flaxapps/applications/test_parity_keras3.py",
-    "flaxapps/saving/test_dialects.py",
     "flaxapps/saving/test_save.py",
     "train/devices/test_several_processes.py",
+    "flaxapps/transforms/test_optimize.py",
+    "flaxapps/saving/test_applications.py",
+    "test_readme.py",
+    "flaxapps/inference/test_export.py",
+    "flaxapps/quantization/test_quantize.py",
+    "flaxapps/saving/test_dialects.py",
+    "flaxapps/cli/test_bucket_runs.py",
+    "flaxapps/cli/test_finetune.py",
+    "train/devices/test_lowering.py",
+    "flaxapps/demo/test_digits.py",
+    "train/test_rank_promotion.py",
     "test_docs.py",
     "flaxapps/saving/test_legacy_files.py",
 )
 
 
 def is_unoptimized(path: Path) -> bool:
-    """Whether the programs of this file of tests are compiled without most optimizations."""
+    """Whether the programs of this file of tests are compiled quickly, without most optimizations."""
     folder = Path(__file__).parent
-    chosen, other = (any(path.is_relative_to(folder / each) for each in paths) for paths in (UNOPTIMIZED, BUT))
-    return chosen and not other and not os.environ.get("OPTIMIZED")
+    return any(path.is_relative_to(folder / each) for each in UNOPTIMIZED) and not os.environ.get("OPTIMIZED")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first, lest one process waits for the other; the unoptimized ones together."""
+    """The files that take longest come first, lest one process waits for the other, and the unoptimized ones last."""
     folder = Path(__file__).parent
     longest = {folder / path: number for number, path in enumerate(LONGEST)}
-    items.sort(key=lambda item: (is_unoptimized(item.path), longest.get(item.path, len(LONGEST))))
+    items.sort(key=lambda item: (longest.get(item.path, len(LONGEST)), is_unoptimized(item.path)))
 
 
 def pytest_collection_finish() -> None:
-    """What has been collected stays: garbage is looked for among what the tests make."""
+    """What has been collected stays: garbage is looked for among what the tests make, and less often."""
+    gc.set_threshold(10_000, 20, 20)
     gc.collect()
     gc.freeze()
 
@@ -141,3 +150,6 @@ def programs_are_forgotten(request: pytest.FixtureRequest, compiled: list[str]) 
         jax.config.update("jax_disable_most_optimizations", unoptimized)
         jax.clear_caches()
         compiled.clear()
+        gc.unfreeze()
+    gc.collect()  # Keras does so for each of its networks: among what its module of tests has made, not all before
+    gc.freeze()

@@ -1,4 +1,4 @@
-"""Keras's random initial weights drawn by NumPy: the same distributions, without a compiled program for every shape.
+"""Keras's initial weights made by NumPy: the same distributions, without a compiled program for every shape.
 
 One such program takes 0.35 s of CPU to compile, ten times what the small models of the tests need otherwise, and the
 tests either overwrite the weights or take whatever they are.
@@ -48,9 +48,19 @@ def truncated_normal(
     return _array(mean + stddev * values, dtype)
 
 
+def zeros(shape: Any, dtype: str | None = None) -> jax.Array:
+    return _array(np.zeros(shape), dtype)
+
+
+def ones(shape: Any, dtype: str | None = None) -> jax.Array:
+    return _array(np.ones(shape), dtype)
+
+
 def draw_by_numpy() -> None:
     """From now on, where Keras is imported; nothing where it is not."""
     initializers = sys.modules.get("keras.src.initializers.random_initializers")
     if initializers is not None and not isinstance(initializers.random, SimpleNamespace):
         ours = {"normal": normal, "uniform": uniform, "truncated_normal": truncated_normal}
         initializers.random = SimpleNamespace(**(vars(initializers.random) | ours))
+        constants = sys.modules["keras.src.initializers.constant_initializers"]
+        constants.ops = SimpleNamespace(**(vars(constants.ops) | {"zeros": zeros, "ones": ones}))

@@ -17,6 +17,7 @@ import flaxapps
 from flaxapps.graph.graph import LayerInGraph
 from flaxapps.layers import Functional
 from tests.places import GOLDEN
+from tests.quick_programs import OPTIONS
 from tests.recipe import CLASSIC, HEADS, gain, recipe_name, weight
 
 NETWORKS = [*CLASSIC, *(pytest.param(name, marks=pytest.mark.slow) for name in HEADS)]
@@ -107,13 +108,18 @@ def fresh_keras() -> Any:
 
 @contextmanager
 def zero_initial_weights() -> Iterator[None]:
-    """Keras compiles a random generator for every shape of weights, for nothing where they are overwritten."""
+    """Keras compiles a random generator for every shape of weights, for nothing where they are overwritten.
+
+    Arrays of NumPy as they are would be compiled too, a program for every shape.
+    """
     from keras.src.initializers.random_initializers import RandomInitializer
 
     with ExitStack() as stack:
         for kind in RandomInitializer.__subclasses__():
             stack.enter_context(
-                mock.patch.object(kind, "__call__", lambda self, shape, dtype=None: np.zeros(shape, "f4"))
+                mock.patch.object(
+                    kind, "__call__", lambda self, shape, dtype=None: jax.device_put(np.zeros(shape, "f4"))
+                )
             )
         yield
 
@@ -152,5 +158,5 @@ def keras_layer_outputs(network: Any, images: np.ndarray) -> Any:
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of a function that runs once, so that compiling it well does not pay."""
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True, **OPTIONS}
     return jax.device_get(jax.jit(function).lower(*arguments).compile(options)(*arguments))
