@@ -46,7 +46,6 @@ UNOPTIMIZED = (
     "flaxapps/saving",
     "flaxapps/test_model.py",
     "flaxapps/test_registry.py",
-    "test_docs.py",
     "train",
 )
 # Files with the longest tests, most of them slow, the longest first.
