@@ -68,10 +68,10 @@ class Worker:
         peer: The runtime.
     """
 
-    def __init__(self, peer: str, python: str):
+    def __init__(self, peer: str, python: str, module: str = "tests.benchmarks.peers", *options: str):
         self.peer = peer
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
-        command = [python, "-m", "tests.benchmarks.peers", peer]
+        command = [python, "-m", module, *options, peer]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 

@@ -247,9 +247,7 @@ def quantized_by_nncf(path: Path, calibration: np.ndarray) -> Any:
     import openvino
 
     batches = [each.transpose(2, 0, 1)[None] for each in calibration]
-    return nncf.quantize(
-        openvino.Core().read_model(str(path)), nncf.Dataset(batches), subset_size=len(calibration)
-    )
+    return nncf.quantize(openvino.Core().read_model(str(path)), nncf.Dataset(batches), subset_size=len(calibration))
 
 
 def run_openvino(model: Any, variant: str = "default") -> Run:

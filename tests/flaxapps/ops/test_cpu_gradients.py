@@ -40,7 +40,7 @@ def largest_difference(mine, other):
 
 @pytest.mark.parametrize(("image", "kernel", "groups"), CASES.values(), ids=CASES)
 def test_gradients(image, kernel, groups):
-    """bfloat16 differs from float32, with the same numbers, by its own rounding: half of 2**-8, for a sum of nine twice."""
+    """bfloat16 differs from float32, with the same numbers, by its own rounding, that of windows nine times."""
     x, w = factors(image, kernel, jnp.bfloat16)
     wide = [each.astype(jnp.float32) for each in (x, w)]
     ours, theirs = (
@@ -85,10 +85,25 @@ def test_over_several_devices(name, dtype):
     mesh = Mesh(np.array(jax.local_devices()[:2]), ("batch",))
     split = PartitionSpec("batch")
     part = jax.shard_map(
-        lambda x, w: jax.lax.psum(loss(x, w), "batch"), mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=PartitionSpec()
+        lambda x, w: jax.lax.psum(loss(x, w), "batch"),
+        mesh=mesh,
+        in_specs=(split, PartitionSpec()),
+        out_specs=PartitionSpec(),
     )
     tolerance = 2**-6 if dtype == "bfloat16" else 1e-6
     assert largest_difference(jax.jit(jax.grad(part, 1))(x, w), jax.jit(jax.grad(loss, 1))(x, w)) < tolerance
+
+
+@pytest.mark.parametrize("pool", [ops.max_pool, ops.average_pool])
+def test_gradient_of_pooling(pool):
+    """Rounded once, not at each of nine places."""
+    x = jnp.arange(128, dtype=jnp.bfloat16).reshape(2, 8, 8, 1) + 1  # all different
+    seed = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 8, 1), np.float32), jnp.bfloat16)
+
+    def pull(x):
+        return jax.jit(jax.vjp(lambda x: pool(x, (3, 3), (1, 1), "same"), x)[1])(seed.astype(x.dtype))[0]
+
+    assert largest_difference(pull(x), pull(x.astype(jnp.float32))) < 2**-8
 
 
 def test_form_of_the_gradients():
