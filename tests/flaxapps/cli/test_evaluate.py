@@ -138,7 +138,7 @@ def test_table_has_the_worst_class_first(evaluate, folder: Path, colours: Path):
     _, out, _ = evaluate(folder, "--model", colours, form="table")
     lines = [line.split() for line in out.splitlines() if line.strip()]
     assert lines[2] == ["green", "3", "66.7%", "blue", "(1)"]
-    assert out.endswith("\n\ntop-1 88.9% (8 of 9)\n")
+    assert out.endswith("\ntop-1 88.9% (8 of 9)\n")
     assert "top-5" not in out  # always 100%
 
 
