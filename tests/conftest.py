@@ -3,7 +3,6 @@
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".cache"
@@ -15,7 +14,6 @@ import pytest  # noqa: E402  (follows jax)
 
 import flaxapps  # noqa: E402  (follows jax)
 from tests.keras_draws import draw_by_numpy  # noqa: E402  (follows jax)
-from tests.places import ROOT  # noqa: E402  (follows jax)
 from tests.quick_programs import add_options  # noqa: E402  (follows jax)
 from tests.rank_promotion import raise_for_ours_alone  # noqa: E402  (follows jax)
 
@@ -28,15 +26,6 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "jax"))
 # equal ones, which are frequent, one is compiled, and a second run with the same jaxlib takes a third of the time.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-WITHOUT_PROMOTION = tuple(
-    f"tests/{name}"
-    for name in (
-        "flaxapps/layers", "flaxapps/graph", "flaxapps/ops", "flaxapps/transforms", "flaxapps/quantization",
-        "flaxapps/test_model.py", "flaxapps/test_image.py", "train/test_arguments.py", "train/test_callbacks.py",
-        "train/test_loop.py", "train/test_errors.py", "train/test_optimizers.py", "train/test_range_test.py",
-        "train/step/test_losses.py",
-    )
-)  # fmt: skip # kept on few lines on purpose
 KEPT_PROGRAMS = 1000  # of about 0.8 MB each
 # What XLA makes of a program is not what these test: theirs are compiled quickly (tests/quick_programs.py) unless the
 # variable OPTIMIZED is set, as CI does on the newest Python, and on the oldest for tests marked `every_jax`.
@@ -85,6 +74,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (longest.get(item.path, len(LONGEST)), is_unoptimized(item.path)))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Our packages may not promote ranks; in slow tests only with RANK_PROMOTION=raise in the environment."""
+    allowed = item.get_closest_marker("slow") and os.environ.get("RANK_PROMOTION") != "raise"
+    jax.config.update("jax_numpy_rank_promotion", "allow" if allowed else "raise")
+
+
 def pytest_collection_finish() -> None:
     """What has been collected stays: garbage is looked for among what the tests make, and less often."""
     gc.set_threshold(10_000, 20, 20)
@@ -99,16 +94,6 @@ def keras_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("KERAS_HOME", str(home))
     monkeypatch.delenv("FLAXAPPS_MIRROR", raising=False)
     return home
-
-
-@pytest.fixture(autouse=True)
-def ranks_of_arrays(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Our packages may not promote ranks in these tests; RANK_PROMOTION=raise in the environment: in none."""
-    place = request.path.relative_to(ROOT).as_posix() if request.path.is_relative_to(ROOT) else ""
-    quick = place.startswith(WITHOUT_PROMOTION) and not request.node.get_closest_marker("slow")
-    everywhere = os.environ.get("RANK_PROMOTION") == "raise"
-    with jax.numpy_rank_promotion("raise") if quick or everywhere else nullcontext():
-        yield
 
 
 @pytest.fixture

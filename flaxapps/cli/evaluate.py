@@ -31,6 +31,7 @@ from flaxapps.transforms.logits import last_activation
 from flaxapps.transforms.optimize import Mode
 
 CLASSES_SHOWN = 50  # in the table; CSV and JSON list all
+TOP = 5  # classes; with no more outputs than these, all photos are right
 AT_A_TIME = 16  # batches whose scores are held in memory together
 
 
@@ -76,7 +77,7 @@ class Tally:
         own = np.take_along_axis(scores, true[:, None], axis=1)
         # A NaN score of the class itself ranks below all others.
         above = (scores > np.where(np.isnan(own), -np.inf, own)).sum(axis=1)
-        np.add.at(self.top5, true, above < 5)
+        np.add.at(self.top5, true, above < TOP)
 
     def sum_over_processes(self) -> None:
         """Adds up the counts of all processes. A collective: every process must call it."""
@@ -208,16 +209,19 @@ def write_evaluation(stream: IO[str], form: str, tally: Tally, names: Sequence[s
 def _write_table(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:
     rows = sorted(tally.by_class(names), key=lambda row: row.top1 / row.photos)
     table = new_table(f"the {CLASSES_SHOWN} worst of {len(rows)} classes" if len(rows) > CLASSES_SHOWN else None)
-    for heading in ("class", "photos", "top-1", "top-5", "most often taken for"):
-        table.add_column(heading, justify="right" if heading in ("photos", "top-1", "top-5") else "left")
+    totals = {"top-1": int(tally.confusion.trace())}
+    if len(names) > TOP:
+        totals["top-5"] = int(tally.top5.sum())
+    for heading in ("class", "photos", *totals, "most often taken for"):
+        table.add_column(heading, justify="right" if heading in ("photos", *totals) else "left")
     for row in rows[:CLASSES_SHOWN]:
+        shares = [_percent(right, row.photos) for right in (row.top1, row.top5)[: len(totals)]]
         taken = f"{row.taken_for} ({row.mistakes})" if row.taken_for else ""
-        table.add_row(row.name, str(row.photos), _percent(row.top1, row.photos), _percent(row.top5, row.photos), taken)
+        table.add_row(row.name, str(row.photos), *shares, taken)
     console = open_console(stream)
     console.print(table)
-    right, best = int(tally.confusion.trace()), int(tally.top5.sum())
-    console.print(f"top-1 {_percent(right, tally.photos)} ({right} of {tally.photos})")
-    console.print(f"top-5 {_percent(best, tally.photos)} ({best} of {tally.photos})")
+    for heading, right in totals.items():
+        console.print(f"{heading} {_percent(right, tally.photos)} ({right} of {tally.photos})")
 
 
 def _write_json(stream: IO[str], tally: Tally, names: Sequence[str]) -> None:

@@ -26,12 +26,11 @@ class PhotoProgress:
         title: What is done, such as "Predicting".
         total: Number of photos.
         done: Photos so far, whether they could be read or not.
-        failed: Those that could not be read.
     """
 
     def __init__(self, title: str, total: int, clock: Callable[[], float] = time.monotonic):
         self.title, self.total = title, total
-        self.done = self.failed = 0
+        self.done = 0
         self._clock = clock
         self._began = self._told = clock()
         self._shown = is_first()
@@ -67,15 +66,12 @@ class PhotoProgress:
 
     def fail(self, message: str) -> None:
         """Counts a photo that could not be read, and says why."""
-        self.failed += 1
         self._console.print(f"flaxapps: cannot read {message}")
         self.advance()
 
     def summary(self) -> str:
-        """What was done, in how long, such as "500 photos in 12 s, 41.7/s, 2 of them could not be read"."""
-        seconds = self._clock() - self._began
-        failures = f", {self.failed} of them could not be read" if self.failed else ""
-        return f"{self._counts()} in {duration(seconds)}, {self._rate():.1f}/s{failures}"
+        """What was done, in how long, such as "500 photos in 12 s, 41.7/s"."""
+        return f"{self._counts()} in {duration(self._clock() - self._began)}, {self._rate():.1f}/s"
 
     def _counts(self) -> str:
         return f"{self.done:,}{'' if self.done == self.total else f' of {self.total:,}'} photo{'s' * (self.total != 1)}"

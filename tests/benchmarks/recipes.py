@@ -139,19 +139,22 @@ def accuracy(model: Model, task: Task, start: Mapping[str, Any], variant: Varian
 def print_table(title: str, accuracies: Mapping[str, Sequence[float]]) -> None:
     """Prints the accuracies of each seed and their differences to the first row, seed by seed, in percent.
 
+    The standard error is that of the mean difference.
+
     Args:
         title: What was measured.
         accuracies: Accuracies of all seeds by what was done, from 0 to 1.
     """
     print(f"\n{title}, {len(next(iter(accuracies.values())))} seeds\n")
-    print("| | mean | deviation | difference | its deviation | better, equal, worse | seeds |\n|" + "---|" * 7)
+    print("| | mean | deviation | difference | its standard error | higher, equal, lower | seeds |\n|" + "---|" * 7)
     plain = 100 * np.array(next(iter(accuracies.values())))
     for name, values in accuracies.items():
         found = 100 * np.array(values)
         change = found - plain
+        error = change.std(ddof=1) / np.sqrt(len(change))
         counts = ", ".join(str(int(count)) for count in ((change > 0).sum(), (change == 0).sum(), (change < 0).sum()))
         print(
-            f"| {name} | {found.mean():.1f} | {found.std(ddof=1):.1f} | {change.mean():+.2f} | {change.std(ddof=1):.2f}"
+            f"| {name} | {found.mean():.1f} | {found.std(ddof=1):.1f} | {change.mean():+.2f} | {error:.2f}"
             f" | {counts} | {' '.join(f'{value:.1f}' for value in found)} |",
             flush=True,
         )

@@ -10,6 +10,7 @@ import pytest
 from flaxapps import Input, Model, explain, layers, model_info, predict, train
 from flaxapps.applications.imagenet_utils import MODES, preprocess_input
 from flaxapps.registry import build_model
+from flaxapps.train.step.mixing import mixing_for
 from tests.places import ROOT
 from tests.train.small import fit, small_data, small_model
 
@@ -83,6 +84,18 @@ def test_layers_of_many_kinds():
         y = layer(y)
     model = Model(x, layers.Dense(4, activation="softmax")(layers.Flatten()(y)))
     trace_gradient(model, (8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    "options", [{"mixup": 0.2}, {"cutmix": 1.0}, {"erasing": 0.5}, {"randaugment": (2, 9), "contrast": 0.2}]
+)
+def test_augmentation(options):
+    """Traced, without compiling it."""
+    augmentation = train.Augmentation(rotation=0.1, value_range=(0, 255), **options)
+    images, labels = jax.ShapeDtypeStruct((4, 8, 8, 3), "uint8"), jax.ShapeDtypeStruct((4,), "int32")
+    jax.eval_shape(augmentation, jax.random.key(0), images)
+    if mixing := mixing_for(augmentation, train.make_objective(small_model(), "categorical_crossentropy")):
+        jax.eval_shape(mixing, jax.random.key(0), images, labels, None)
 
 
 @pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])

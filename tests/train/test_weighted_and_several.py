@@ -248,6 +248,8 @@ def test_features_and_optimized_trunks_keep_weights_and_regularizers(cached, tmp
     [
         ((IMAGES, KINDS, WEIGHTS[:5]), {}, "as many rows in every array"),
         ((IMAGES, KINDS, WEIGHTS * np.nan), {}, "finite numbers"),
+        ((IMAGES, KINDS, WEIGHTS - WEIGHTS.max()), {}, "at least 0, got -.*give 0 to leave it out"),
+        ([(IMAGES, KINDS, WEIGHTS - WEIGHTS.max())], {}, "at least 0, got -.*give 0 to leave it out"),
         ((IMAGES, KINDS, np.ones((COUNT, 2))), {}, r"one for each example.*\(40, 2\)"),
         (({"picture": IMAGES}, KINDS), {}, "takes 'image', but the data has picture"),
         ((IMAGES, {"other": KINDS}), {}, "no labels for the output 'head'"),

@@ -37,7 +37,8 @@ class StructuredDataset:
                 each output.
 
         Raises:
-            ValueError: There are no examples, or not as many in every array; or weights are not finite numbers.
+            ValueError: There are no examples, or not as many in every array; or weights are not finite numbers of at
+                least 0.
         """
         self.images = _each(as_array, images)
         self.labels = joined(_each(lambda given: as_labels(np.asarray(given)), labels), sample_weights)
@@ -87,7 +88,7 @@ def structured_batch(batch: Any) -> tuple[Any, Any]:
     """Converts a batch (images, labels) or (images, labels, sample weights).
 
     Raises:
-        ValueError: The arrays have different lengths, or weights are not finite numbers.
+        ValueError: The arrays have different lengths, or weights are not finite numbers of at least 0.
     """
     images, labels = _each(as_images, batch[0]), _each(lambda given: as_labels(np.asarray(given)), batch[1])
     targets = joined(labels, batch[2] if len(batch) == 3 else None)
@@ -99,7 +100,7 @@ def joined(labels: Any, weights: Any) -> Any:
     """Returns labels with their weights as `Targets`; an array of labels without weights as it is.
 
     Raises:
-        ValueError: A weight is not a finite number, or there is not one for each example.
+        ValueError: A weight is not a finite number of at least 0, or there is not one for each example.
     """
     if weights is None and not isinstance(labels, Mapping | tuple):
         return labels
@@ -110,7 +111,7 @@ def as_weights(given: Any) -> NDArray[np.float32]:
     """Converts sample weights to float32, (n,).
 
     Raises:
-        ValueError: They are not finite numbers, one for each example.
+        ValueError: They are not finite numbers of at least 0, one for each example.
     """
     weights = np.asarray(given)
     if weights.ndim == 2 and weights.shape[1] == 1:
@@ -121,6 +122,12 @@ def as_weights(given: Any) -> NDArray[np.float32]:
         )
     if not np.isfinite(weights).all():
         raise ValueError("Sample weights should be finite numbers, but some are NaN or infinite")
+    if (weights < 0).any():
+        # Keras takes them, and maximizes the loss of these examples without a word.
+        raise ValueError(
+            f"Sample weights should be at least 0, got {weights.min():g}: the loss of such an example would grow in "
+            "training; give 0 to leave it out, or a loss function of your own to push it away"
+        )
     return weights.astype(np.float32)
 
 

@@ -243,7 +243,7 @@ def inside_box(image: jax.Array, size: jax.Array, start: jax.Array) -> jax.Array
         (places >= first) & (places < first + share)
         for places, share, first in zip(map(_centres, image.shape[:2]), size, start, strict=True)
     )
-    inside: jax.Array = rows[:, None] & columns & jnp.all(size < 1)
+    inside: jax.Array = rows[:, None] & columns[None] & jnp.all(size < 1)
     return inside[..., None]
 
 

@@ -62,7 +62,7 @@ class Mixing:
             box = _outside_of_box(jax.random.uniform(for_place, (2,)), jnp.sqrt(area), images.shape[1:3])
             cuts = jax.random.bernoulli(for_choice) if self.mixup else jnp.ones((), jnp.bool_)
             share, kept = jnp.where(cuts, 1.0, share), box | ~cuts
-        own = jnp.where(kept, share, 0.0).astype(images.dtype)
+        own = jnp.where(kept, share, 0.0).astype(images.dtype)[None]
         share = jnp.mean(kept.astype(jnp.float32)) * share  # of the label: what is left of the image
         mixed = own * images + (1 - own) * images[partner]
         return mixed, share * labels + (1 - share) * labels[partner]

@@ -1,6 +1,7 @@
 """`flaxapps evaluate`, with a model that sees nothing but which colour is strongest."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from flaxapps import Input, Model, layers, save_model
 from flaxapps.applications.imagenet_utils import class_names
 from flaxapps.cli.commands import main
-from flaxapps.cli.evaluate import Tally
+from flaxapps.cli.evaluate import Tally, write_evaluation
 from flaxapps.cli.models import Recipe, write_recipe
 from flaxapps.photos.labelled import find_labelled, match_labels
 from flaxapps.photos.photo import AS_LOAD_IMG
@@ -136,8 +137,20 @@ def test_json(evaluate, folder: Path, colours: Path):
 def test_table_has_the_worst_class_first(evaluate, folder: Path, colours: Path):
     _, out, _ = evaluate(folder, "--model", colours, form="table")
     lines = [line.split() for line in out.splitlines() if line.strip()]
-    assert lines[2] == ["green", "3", "66.7%", "100.0%", "blue", "(1)"]
-    assert out.endswith("top-1 88.9% (8 of 9)\ntop-5 100.0% (9 of 9)\n")
+    assert lines[2] == ["green", "3", "66.7%", "blue", "(1)"]
+    assert out.endswith("\ntop-1 88.9% (8 of 9)\n")
+    assert "top-5" not in out  # always 100%
+
+
+def test_the_table_has_the_top_five_of_more_than_five_classes():
+    stream = io.StringIO()
+    tally = Tally(6)
+    tally.add(np.eye(6)[[0, 1, 1]] + np.arange(6) / 10, [0, 1, 0])
+    write_evaluation(stream, "table", tally, list("abcdef"))
+    lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
+    assert lines[0] == ["class", "photos", "top-1", "top-5", "most", "often", "taken", "for"]
+    assert lines[2] == ["a", "2", "50.0%", "50.0%", "b", "(1)"]
+    assert stream.getvalue().endswith("top-1 66.7% (2 of 3)\ntop-5 66.7% (2 of 3)\n")
 
 
 def test_csv_to_a_file(evaluate, folder: Path, colours: Path, tmp_path: Path):
