@@ -93,10 +93,11 @@ def test_ten_steps_in_float16_are_those_of_keras(tmp_path):
     variables = weight_port.load_weights(tmp_path / "before.weights.h5", model)
     batches = [(DATA[0][start : start + 4], DATA[1][start : start + 4]) for start in range(0, 40, 4)]
     with jax.numpy_dtype_promotion("standard"):
-        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05))
+        # A larger rate would show the order in which threads add float16: Keras's own losses then differ by 2e-4.
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))
         twin.compile(optimizer, "sparse_categorical_crossentropy")
         wanted = [twin.fit(*batch, batch_size=4, verbose=0).history["loss"][0] for batch in batches]
-    options = {"optimizer": optax.sgd(0.05), "variables": variables, "devices": jax.devices()[:1]}
+    options = {"optimizer": optax.sgd(0.01), "variables": variables, "devices": jax.devices()[:1]}
     result, losses = fit(batches, model, **options)
     np.testing.assert_allclose(losses, wanted, atol=1e-4)
     kernel = twin.get_layer("conv").get_weights()[0]
