@@ -15,6 +15,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from flaxapps.ops import cpu_windows as cpu
+from flaxapps.ops.cpu_gradients import bfloat16_product
 
 Pair = tuple[int, int]
 Factors = tuple[jax.Array, jax.Array]
@@ -30,6 +31,8 @@ def multiply(x: jax.Array, matrix: jax.Array) -> jax.Array:
     rows, (inputs, units) = x.shape[:-1], matrix.shape
     if all(size == 1 for size in rows):
         return _single_row_product(x, matrix)
+    if x.dtype == jnp.bfloat16:
+        return bfloat16_product(x, matrix)
     if not cpu.is_half(x) and _count(rows) >= LEAST_ROWS and len(rows) > 1 and units >= inputs:
         return _differentiated_as(jnp.matmul, _long_product)(x, matrix)
     return x @ matrix

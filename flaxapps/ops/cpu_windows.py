@@ -44,8 +44,23 @@ def reduce_window(
 
     The gradient of a maximum is shared between equal pixels. That of lax goes to the first of them.
     """
-    slices = map(at_least_float32, window_slices(x, start, window, strides, padding))
-    return functools.reduce(combine, slices).astype(x.dtype)
+
+    def combined(slices: Iterator[jax.Array]) -> jax.Array:
+        return functools.reduce(combine, slices).astype(x.dtype)
+
+    def reduce(x: jax.Array) -> jax.Array:
+        return combined(map(at_least_float32, window_slices(x, start, window, strides, padding)))
+
+    if not is_half(x):
+        return reduce(x)
+
+    def reduce_wide(x: jax.Array) -> jax.Array:
+        return combined(window_slices(at_least_float32(x), start, window, strides, padding))
+
+    # Widened before the window, the gradient is a sum of padded float32 images: rounded once, and twice as fast.
+    result = jax.custom_jvp(reduce)
+    result.defjvp(lambda primals, tangents: jax.jvp(reduce_wide, primals, tangents))
+    return result(x)
 
 
 def sum_up(parts: Iterator[jax.Array]) -> jax.Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from flaxapps.ops import cpu_gradients
 from flaxapps.ops import cpu_matmul as cpu_products
 from flaxapps.ops import cpu_windows as cpu
 from flaxapps.ops.cpu_windows import at_least_float32 as at_least_float32
@@ -70,7 +71,8 @@ def depthwise_convolution(
         return default(x, kernel)
 
     def shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return cpu.depthwise_convolution(x, kernel, strides, padding, dilation)
+        form = cpu_gradients.depthwise_convolution if multiplier == 1 else cpu.depthwise_convolution
+        return form(x, kernel.astype(x.dtype), strides=strides, padding=padding, dilation=dilation)
 
     result: jax.Array = lax.platform_dependent(x, kernel, cpu=shifts, default=default)
     return result

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flaxapps import layers
@@ -76,9 +77,13 @@ def save_graph(
         "graph": _graph_entry(model.graph),
         "settings": dict(settings or {}),
     }
+    named = {join_path(keys): array for keys, array in arrays.items()}
+    halves = [name for name, array in named.items() if array.dtype == jnp.bfloat16]
+    if halves:  # which NumPy's files do not know
+        description["bfloat16"] = halves
+        named |= {name: named[name].view(np.uint16) for name in halves}
     text = np.frombuffer(json.dumps(description).encode(), np.uint8)
     with replacing(path) as part, open(part, "wb") as file:  # given a name, NumPy would append .npz
-        named = {join_path(keys): array for keys, array in arrays.items()}
         np.savez(file, allow_pickle=False, **{DESCRIPTION: text}, **named)
 
 
@@ -147,6 +152,7 @@ def load_graph(path: str | os.PathLike[str]) -> StoredGraph:
         )
         model = Model(inputs, outputs, name=description["name"])
         settings = dict(description["settings"])
+        found |= {key: found[key].view(jnp.bfloat16) for key in description.get("bfloat16", ())}
     arrays = {split_path(key): array for key, array in found.items()}
     _check_arrays(model, arrays, f"{name} does not hold the arrays of its network")
     return StoredGraph(Network(model, dict(jax.device_put(nest(arrays)))), settings)
@@ -167,7 +173,9 @@ def _check_arrays(model: Model, arrays: Mapping[tuple[str, ...], Any], complaint
 
 
 def _fits(array: Any, weight: Any) -> bool:
-    return bool(array.shape == weight.shape and array.dtype == np.dtype(weight.dtype))
+    wanted = np.dtype(weight.dtype)
+    narrowed = array.dtype == jnp.bfloat16 and wanted == np.float32  # by `optimize(precision="bfloat16")`
+    return bool(array.shape == weight.shape and (narrowed or array.dtype == wanted))
 
 
 def known_layers() -> dict[str, type[Layer]]:

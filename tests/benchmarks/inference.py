@@ -68,10 +68,10 @@ class Worker:
         peer: The runtime.
     """
 
-    def __init__(self, peer: str, python: str):
+    def __init__(self, peer: str, python: str, module: str = "tests.benchmarks.peers", *options: str):
         self.peer = peer
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
-        command = [python, "-m", "tests.benchmarks.peers", peer]
+        command = [python, "-m", module, *options, peer]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 
@@ -231,16 +231,6 @@ def print_costs(console: Console, measurements: Sequence[Measurement]) -> None:
             console.print(table)
 
 
-def print_memory(console: Console, measurements: Sequence[Measurement]) -> None:
-    """A table of the largest resident sizes."""
-    table = Table(title="Largest resident size, MB")
-    for heading in ("", *dict.fromkeys(each.network for each in measurements)):
-        table.add_column(heading, justify="right" if heading else "left")
-    for peer in dict.fromkeys(each.peer for each in measurements):
-        table.add_row(peer, *(f"{each.peak_bytes / 1e6:.0f}" for each in measurements if each.peer == peer))
-    console.print(table)
-
-
 def machine() -> dict[str, Any]:
     """What the figures depend on, apart from versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -253,21 +243,6 @@ def machine() -> dict[str, Any]:
         "load": load,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
     }
-
-
-def measure_memory(
-    pythons: Mapping[str, str], peers: Sequence[str], networks: Sequence[str], options: argparse.Namespace, folder: str
-) -> list[Measurement]:
-    """One batch in a fresh process for each network and runtime: earlier networks would count otherwise."""
-    found = []
-    for network in networks:
-        for peer in peers:
-            with ExitStack() as stack:
-                workers, _, _ = start_workers(stack, [peer], pythons)
-                size = options.size or SIZES[network]
-                measurements, _ = measure_network(workers, network, size, [max(options.batches)], 1, folder)
-                found += measurements
-    return found
 
 
 @contextmanager
@@ -291,7 +266,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="default: 1 8 32")
     parser.add_argument("--repetitions", type=int, default=7, help="of each, after one that compiles (default: 7)")
     parser.add_argument("--size", type=int, help="of images, in place of each network's own")
-    parser.add_argument("--memory", action="store_true", help="also the resident size of the largest batch")
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="interpreter of a runtime")
     parser.add_argument("--folder", help="keeps exported ONNX files (default: a temporary folder)")
     parser.add_argument("--json", metavar="FILE", help="where all times go")
@@ -317,17 +291,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             console.print(f"[dim]{network} measured[/dim]")
             if options.json:  # what is measured is kept if the next network fails, or Ctrl-C is pressed
                 write_report(options.json, report, measurements)
-        memory = measure_memory(pythons, [*workers], options.networks, options, folder) if options.memory else []
     print_tables(console, measurements)
     print_costs(console, measurements)
-    if memory:
-        print_memory(console, memory)
     for peer, reason in absent.items():
         console.print(f"absent: {peer} ({reason})", markup=False)
     for peer, found_versions in versions.items():
         console.print(f"{peer}: {', '.join(f'{name} {version}' for name, version in found_versions.items())}")
     console.print(", ".join(f"{key} {value}" for key, value in report["machine"].items()))
-    report |= {"absent": absent, "memory": [each._asdict() for each in memory]}
+    report |= {"absent": absent}
     if options.json:
         write_report(options.json, report, measurements)
     if options.chart:

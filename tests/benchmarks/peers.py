@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.runtimes import RUNTIMES, Run, images, write_onnx
+from tests.benchmarks.stored import STORED
 
 TURN = 0.3  # seconds that a runtime computes when it is its turn
 JUDGED = 8  # images whose logits are compared
@@ -79,6 +80,10 @@ def main() -> None:
                 start = time.perf_counter()
                 run = runtime.open(request["network"], request["size"], runtime.variant, request["folder"])
                 answer = {"seconds": time.perf_counter() - start}
+            elif request["do"] in ("store", "load"):
+                run = None
+                act = STORED[peer].write if request["do"] == "store" else STORED[peer].read
+                run = act(request["network"], request["size"], runtime.variant, Path(request["path"]))
             elif request["do"] == "logits":
                 assert run is not None
                 np.save(request["path"], np.asarray(run(images(JUDGED, request["size"])), np.float32))

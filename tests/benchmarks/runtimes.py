@@ -47,23 +47,38 @@ def images(count: int, size: int) -> np.ndarray:
 
 def open_flaxapps(network: str, size: int, variant: str, folder: str) -> Run:
     """Ours, compiled for each batch that comes: "plain", a mode of `optimize` or `quantize`."""
-    import jax
-
     import flaxapps
-    from flaxapps.registry import build_model, get_application
-    from flaxapps.runtime.process import keep_freed_memory
 
-    keep_freed_memory()  # as the command line does
-    options: dict[str, Any] = {"input_shape": (size, size, 3), "min_size": 32, "classifier_activation": None}
-    if get_application(network).info.channels_first:
-        options["data_format"] = "channels_last"
-    model = build_model(network, **options)
-    variables = random_variables(jax.eval_shape(model.init_variables))
+    model, variables = build_flaxapps(network, size)
     if variant == "int8":
         model, variables = flaxapps.quantize(model, variables, images(CALIBRATION_IMAGES, size))
         variant = "default"
     mode, _, precision = variant.partition("-")
     how: dict[str, Any] = {} if mode == "plain" else {"optimize": mode, "precision": precision or "float32"}
+    return compiled_flaxapps(model, variables, **how)
+
+
+def build_flaxapps(network: str, size: int) -> tuple[Any, Any]:
+    """Our model and random variables."""
+    import jax
+
+    from flaxapps.registry import build_model, get_application
+
+    options: dict[str, Any] = {"input_shape": (size, size, 3), "min_size": 32, "classifier_activation": None}
+    if get_application(network).info.channels_first:
+        options["data_format"] = "channels_last"
+    model = build_model(network, **options)
+    return model, random_variables(jax.eval_shape(model.init_variables))
+
+
+def compiled_flaxapps(model: Any, variables: Any, **how: Any) -> Run:
+    """Ours, compiled for each batch that comes."""
+    import jax
+
+    import flaxapps
+    from flaxapps.runtime.process import keep_freed_memory
+
+    keep_freed_memory()  # as the command line does
     compiled: dict[int, Run] = {}
 
     def run(x: np.ndarray) -> Any:
@@ -92,20 +107,25 @@ def random_variables(shapes: Any) -> Any:
 
 def open_keras(network: str, size: int, backend: str, folder: str) -> Run:
     """Keras 3 without the overhead of `predict`, which counts at batch 1."""
+    model = build_keras(network, size, backend)
+    random = np.random.default_rng(0)
+    model.set_weights([random.random(weight.shape, np.float32) / 16 for weight in model.weights])
+    return lambda x: np.asarray(model.predict_on_batch(x))
+
+
+def build_keras(network: str, size: int, backend: str) -> Any:
+    """A Keras model, whose weights are zeros: Keras compiles a random generator for every shape of weights."""
     os.environ["KERAS_BACKEND"] = backend
     import keras
     from keras.src.initializers.random_initializers import RandomInitializer
 
-    with ExitStack() as stack:  # Keras compiles a random generator for every shape of weights
+    with ExitStack() as stack:
         for kind in RandomInitializer.__subclasses__():
             stack.enter_context(
                 mock.patch.object(kind, "__call__", lambda self, shape, dtype=None: np.zeros(shape, "f4"))
             )
         function = getattr(keras.applications, NETWORKS[network].keras)
-        model = function(weights=None, input_shape=(size, size, 3), classifier_activation=None)
-    random = np.random.default_rng(0)
-    model.set_weights([random.random(weight.shape, np.float32) / 16 for weight in model.weights])
-    return lambda x: np.asarray(model.predict_on_batch(x))
+        return function(weights=None, input_shape=(size, size, 3), classifier_activation=None)
 
 
 def torch_model(network: str) -> Any:
@@ -131,11 +151,16 @@ def torch_model(network: str) -> Any:
 
 def open_torch(network: str, size: int, variant: str, folder: str) -> Run:
     """Channels last, inference mode."""
+    return run_torch(torch_model(network), variant)
+
+
+def run_torch(model: Any, variant: str) -> Run:
+    """A torch model in the dtype of that name, as a function of a batch."""
     import torch
 
     torch.set_num_threads(cores())
     dtype = getattr(torch, variant)
-    model = torch_model(network).to(memory_format=torch.channels_last, dtype=dtype)
+    model = model.to(memory_format=torch.channels_last, dtype=dtype)
 
     @torch.inference_mode()
     def run(x: np.ndarray) -> Any:  # a channels-last array is one seen so
@@ -159,7 +184,7 @@ def onnx_path(network: str, size: int, folder: str) -> Path:
     return Path(folder) / f"{network}_{size}.onnx"
 
 
-def _exported(network: str, size: int, folder: str) -> Path:
+def exported(network: str, size: int, folder: str) -> Path:
     path = onnx_path(network, size, folder)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is exported with torch, onnx and onnxscript, which are not all there")
@@ -168,19 +193,22 @@ def _exported(network: str, size: int, folder: str) -> Path:
 
 def open_onnxruntime(network: str, size: int, variant: str, folder: str) -> Run:
     """Of a file that a worker with torch has exported; "int8" quantizes it with ONNX Runtime's own tool."""
+    path = exported(network, size, folder)
+    return run_onnxruntime(quantized_by_onnxruntime(path, images(CALIBRATION_IMAGES, size)) if variant else path)
+
+
+def run_onnxruntime(path: Path) -> Run:
+    """An ONNX file with one input, channels first, as a function of a channels-last batch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
-    path = _exported(network, size, folder)
-    if variant == "int8":
-        path = _quantized_by_onnxruntime(path, size)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     return lambda x: session.run(None, {entry.name: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})[0]
 
 
-def _quantized_by_onnxruntime(path: Path, size: int) -> Path:
+def quantized_by_onnxruntime(path: Path, calibration: np.ndarray) -> Path:
     """Quantizes a file as ONNX Runtime's guide says: activations uint8, kernels int8 by channel, Q and DQ in pairs."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -194,7 +222,7 @@ def _quantized_by_onnxruntime(path: Path, size: int) -> Path:
 
     class Images(CalibrationDataReader):  # type: ignore[misc]  # the package is not there for mypy
         def __init__(self) -> None:
-            self.left = iter(images(CALIBRATION_IMAGES, size))
+            self.left = iter(calibration)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self.left, None)
@@ -207,24 +235,37 @@ def _quantized_by_onnxruntime(path: Path, size: int) -> Path:
 
 def open_openvino(network: str, size: int, variant: str, folder: str) -> Run:
     """The exported file, with OpenVINO's default precision (bfloat16 where the processor has it), float32, or int8."""
+    path = exported(network, size, folder)
+    if variant == "int8":
+        return run_openvino(quantized_by_nncf(path, images(CALIBRATION_IMAGES, size)))
+    return run_openvino(path, variant)
+
+
+def quantized_by_nncf(path: Path, calibration: np.ndarray) -> Any:
+    """An OpenVINO model of a file, with NNCF's default settings."""
+    import nncf
     import openvino
 
-    model = openvino.Core().read_model(str(_exported(network, size, folder)))
-    if variant == "int8":
-        import nncf
+    batches = [each.transpose(2, 0, 1)[None] for each in calibration]
+    return nncf.quantize(openvino.Core().read_model(str(path)), nncf.Dataset(batches), subset_size=len(calibration))
 
-        batches = [each.transpose(2, 0, 1)[None] for each in images(CALIBRATION_IMAGES, size)]
-        model = nncf.quantize(model, nncf.Dataset(batches), subset_size=CALIBRATION_IMAGES)
+
+def run_openvino(model: Any, variant: str = "default") -> Run:
+    """An OpenVINO model, or a file of one, as a function of a channels-last batch."""
+    import openvino
+
+    model = openvino.Core().read_model(str(model)) if isinstance(model, Path) else model
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": cores(), "PERFORMANCE_HINT": "LATENCY"}
     if variant == "float32":
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     compiled: dict[int, Any] = {}
 
     def run(x: np.ndarray) -> Any:
+        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
         if len(x) not in compiled:  # of a fixed shape, as its guide advises
-            model.reshape([len(x), 3, size, size])
+            model.reshape(x.shape)
             compiled[len(x)] = openvino.compile_model(model, "CPU", settings)
-        return next(iter(compiled[len(x)](np.ascontiguousarray(x.transpose(0, 3, 1, 2))).values()))
+        return next(iter(compiled[len(x)](x).values()))
 
     return run
 

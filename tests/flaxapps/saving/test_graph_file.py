@@ -23,10 +23,12 @@ VARIABLES = variables_of(MODEL)
 def network(kind):
     if kind == "quantized":
         return flaxapps.quantize(MODEL, VARIABLES, images())
+    if kind == "bfloat16":
+        return flaxapps.optimize(MODEL, VARIABLES, precision="bfloat16")
     return flaxapps.optimize(MODEL, VARIABLES, "fast") if kind == "optimized" else (MODEL, VARIABLES)
 
 
-@pytest.mark.parametrize("kind", ["plain", "optimized", "quantized"])
+@pytest.mark.parametrize("kind", ["plain", "optimized", "bfloat16", "quantized"])
 def test_round_trip(kind, tmp_path):
     model, variables = network(kind)
     save_model(model, variables, tmp_path / "model.npz")
@@ -120,6 +122,8 @@ def change(path, description=None, arrays=None):
         (lambda d: d["graph"].update(results=[99]), None, "is damaged: IndexError"),
         (lambda d: d["graph"].update(results=[-1]), None, "is damaged: ValueError"),
         (lambda d: d.pop("graph"), None, "is damaged: KeyError"),
+        (lambda d: d.update(bfloat16=["params/odd"]), None, "is damaged: KeyError"),
+        (lambda d: d.update(bfloat16=["params/head/bias"]), None, r"float32\(5,\): got bfloat16\(10,\)"),
         (None, lambda a: a.pop("params/head/bias"), r"missing.*\n.*params/head/bias float32\(5,\)"),
         (None, lambda a: a.update({"params/odd/bias": np.zeros(3)}), "params/odd/bias"),
         (None, lambda a: a.update({"params/head/bias": np.zeros(5)}), r"float32\(5,\): got float64\(5,\)"),
