@@ -70,7 +70,7 @@ def save_graph(
         raise WeightError(f"{os.fspath(path)} has to end in {SUFFIX}")
     arrays = {keys: np.asarray(leaf) for keys, leaf in leaves(variables)}
     _check_arrays(model, arrays, "The variables do not fit the model")
-    description = {
+    description: dict[str, Any] = {
         "version": VERSION,
         "name": model.name,
         "single": [isinstance(model.inputs, Node), isinstance(model.outputs, Node)],
