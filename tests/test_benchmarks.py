@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from flaxapps.registry import list_models
-from tests.benchmarks import catalogue, inference, training
+from tests.benchmarks import catalogue, inference, int8_error, memory, training
 from tests.benchmarks.chart import draw
 from tests.benchmarks.inference import Measurement
 from tests.places import ROOT
@@ -48,6 +49,24 @@ def test_precisions_have_tables_of_their_own():
     text = console.export_text()
     assert "Batch 8, reduced precision" in text
     assert "2.0e-02" in text
+
+
+def test_tables_of_memory():
+    found = [memory.Memory("vgg16", "flaxapps", 557_000_000, 1_318_000_000, 1_400_000_000)]
+    console = Console(record=True, width=120)
+    memory.print_tables(console, [*found, memory.Memory("resnet50", "torch", 1, 2, 3)], 8)
+    text = console.export_text()
+    assert "Peak, then a batch of 8, MB" in text
+    assert all(cell in text for cell in ("557", "1,318", "1,400", "absent"))
+
+
+def test_error_of_int8():
+    exact, rounded = np.array([[0.0, 4.0], [2.0, 1.0]]), np.array([[0.0, 4.0], [1.0, 1.5]])
+    largest, rms, agreeing = int8_error.judge(exact, rounded)
+    assert (largest, agreeing) == (0.25, 1)
+    assert rms == pytest.approx(np.sqrt((0.25**2 + 0.125**2) / 4))
+    halves = int8_error.crosswise(lambda photos: lambda x: x + 10 * photos.sum(), np.array([[1], [2], [3], [4]]))
+    assert halves[:, 0].tolist() == [61, 42, 63, 44]  # each by the other half
 
 
 def test_all_networks_are_measured_and_drawn(tmp_path: Path):

@@ -30,8 +30,9 @@ def path_of(peer: str, network: str, size: int, folder: str) -> Path:
 
 
 def bytes_of(path: Path) -> int:
-    """Size of a stored network: OpenVINO has a second file for the weights."""
-    return sum(each.stat().st_size for each in {path, path.with_suffix(".bin")} if each.is_file())
+    """Size of a stored network: OpenVINO's `.xml` has a second file for the weights."""
+    weights = path.with_suffix(".bin").stat().st_size if path.suffix == ".xml" else 0
+    return path.stat().st_size + weights
 
 
 def write_flaxapps(network: str, size: int, variant: str, path: Path) -> None:
