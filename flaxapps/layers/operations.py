@@ -213,7 +213,8 @@ class Operation(Layer):
         def trace(free: int) -> Shape:
             sized = [tuple(free if size is None else size for size in shape) for shape in shapes]
             inputs = [jax.ShapeDtypeStruct(shape, "float32") for shape in sized]
-            shape: Shape = jax.eval_shape(lambda *values: self.call({}, *values), *inputs).shape
+            with jax.numpy_rank_promotion("allow"):  # as where the layer computes
+                shape: Shape = jax.eval_shape(lambda *values: self.call({}, *values), *inputs).shape
             return shape
 
         return tuple(size if size == other else None for size, other in zip(trace(2), trace(3), strict=True))

@@ -58,7 +58,8 @@ def faster_convolution(
     few = channels <= FEW_CHANNELS and channels < filters and height * width * channels <= FEW_TERMS
     if few and not cpu.is_half(x) and _count(output.shape[:3]) >= LEAST_ROWS:
         terms = functools.partial(_sum_of_terms, strides=strides, padding=padding, dilation=dilation)
-        return _differentiated_as(default, terms)
+        # Not in training: with a sharded kernel, XLA would cut so many products by filters and gather the whole batch.
+        return _differentiated_as(default, terms, forward=default)
     if (height, width) == (1, 1):
         if min(channels, filters) < LEAST_SIDE:
             return None
@@ -138,8 +139,14 @@ def _product_of_windows(x: jax.Array, kernel: jax.Array, *, strides: Pair, paddi
     return multiply(pixels, kernel.reshape(-1, filters))
 
 
-def _differentiated_as(plain: Product, fast: Product) -> Product:
-    """Returns `fast`, which computes the same as `plain`, with the derivatives of `plain`."""
+def _differentiated_as(plain: Product, fast: Product, forward: Product | None = None) -> Product:
+    """Returns `fast`, which computes the same as `plain`, with the derivatives of `plain`.
+
+    Args:
+        plain: What is differentiated.
+        fast: What is computed.
+        forward: What is computed where a derivative is needed too; None for `fast`.
+    """
 
     @jax.custom_jvp
     def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -153,6 +160,6 @@ def _differentiated_as(plain: Product, fast: Product) -> Product:
             changes.append(plain(x_change, kernel))
         if not isinstance(kernel_change, SymbolicZero):
             changes.append(plain(x, kernel_change))
-        return fast(x, kernel), sum(changes[1:], start=changes[0])
+        return (forward or fast)(x, kernel), sum(changes[1:], start=changes[0])
 
     return product

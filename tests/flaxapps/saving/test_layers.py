@@ -158,7 +158,8 @@ def test_half_precision_is_computed_in_float32(layer, dtype):
     node = flaxapps.Input(x.shape[1:], dtype=dtype)
     model = flaxapps.Model(node, layer(node))
     half = model.apply(model.init_variables(), x)
-    wide = layer.call(model.init_variables().get("params", {}).get(model.layers[1].name, {}), jnp.float32(x))
+    with jax.numpy_rank_promotion("allow"):  # as in a model
+        wide = layer.call(model.init_variables().get("params", {}).get(model.layers[1].name, {}), jnp.float32(x))
     assert half.dtype == dtype
     assert relative_difference(np.float32(half), wide) <= 2**-8
 
