@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -19,7 +20,8 @@ def bilinear(name: str, compute: Compute, gradient_of_x: Compute, gradient_of_ke
 
     Args:
         name: Name of the primitive.
-        compute: Function of (x, kernel, **options), linear in both arrays. Options are hashable.
+        compute: Function of (x, kernel, **options), linear in both arrays. The first axis of x is a batch. Options are
+            hashable.
         gradient_of_x: Function of (gradient of the result, shape of x, kernel, **options).
         gradient_of_kernel: Function of (gradient of the result, x, shape of the kernel, **options).
     """
@@ -34,6 +36,10 @@ def bilinear(name: str, compute: Compute, gradient_of_x: Compute, gradient_of_ke
     )
 
     def batched(factors: Any, axes: Any, **options: Any) -> tuple[jax.Array, int]:
+        if axes[1] is None:  # more images for one kernel: its gradient is summed over all of them at once
+            x = jnp.moveaxis(factors[0], axes[0], 0)
+            merged = primitive.bind(x.reshape(-1, *x.shape[2:]), factors[1], **options)
+            return merged.reshape(*x.shape[:2], *merged.shape[1:]), 0
         return jax.vmap(functools.partial(compute, **options), in_axes=tuple(axes))(*factors), 0
 
     batching.primitive_batchers[primitive] = batched

@@ -69,10 +69,10 @@ def test_every_transformation(name):
     gradient = jax.jit(jax.grad(loss, 1))(x, w)
     assert largest_difference(jax.jit(lambda: jax.jvp(loss, (x, w), (x, w))[1])(), 4 * loss(x, w)) < 1e-2
     for_each = jax.jit(jax.vmap(jax.grad(loss, 1), (0, None)))(x[:, None], w)
-    assert largest_difference(for_each.sum(0), gradient) < 2**-6
+    assert largest_difference(for_each.astype(jnp.float32).sum(0), gradient) < 2**-6
     of_all = jax.jit(jax.grad(lambda w: jax.vmap(loss, (0, None))(x[:, None], w).sum()))(w)
     assert largest_difference(of_all, gradient) < 2**-6
-    again = jax.jit(jax.grad(lambda w: jnp.vdot(jax.grad(loss, 1)(x, w), w).astype(jnp.float32)))(w)
+    again = jax.jit(jax.grad(lambda w: jnp.vdot(jax.grad(loss, 1)(x, w).astype(jnp.float32), w.astype(jnp.float32))))(w)
     assert largest_difference(again, 2 * gradient) < 2**-6  # the loss is quadratic
 
 
