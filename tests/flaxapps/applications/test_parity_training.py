@@ -100,7 +100,7 @@ def test_statistics_and_gradients_of_a_training_step(name, float64):
         model = flaxapps.Model(model.input, model.get_layer(LAST_LAYERS[name]).output)
         names = {layer.name for layer in model.layers}
         variables = {kind: {key: tree[key] for key in tree if key in names} for kind, tree in variables.items()}
-    images = images_for(name, 3, (2, *shape)).astype(float64)
+    images = images_for(name, 3, (4, *shape)).astype(float64)
     direction = np.random.default_rng(0).normal(size=model.output_shape[-1])
 
     def theirs(trained, others, x):
