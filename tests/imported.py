@@ -55,16 +55,13 @@ def keras_outputs(keras_model: Any, inputs: list[np.ndarray]) -> list[np.ndarray
         [each.value for each in kind] for kind in (keras_model.trainable_variables, keras_model.non_trainable_variables)
     ]
     given = inputs if len(inputs) > 1 else inputs[0]
-    # Halves are rounded up or down to whole numbers as optimizations have it: those of ours then.
-    compute = compiled if all(np.issubdtype(each.dtype, np.floating) for each in inputs) else _as_users_do
+    # Optimizations decide to which whole number a half is rounded, so Keras's are those of our side there.
+    floating = all(np.issubdtype(each.dtype, np.floating) for each in inputs)
+    compute = compiled if floating else lambda function, *arguments: jax.jit(function)(*arguments)
     with jax.numpy_dtype_promotion("standard"):
         outputs = compute(lambda *values: keras_model.stateless_call(*values, training=False)[0], *values, given)
     outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
     return [np.asarray(output, dtype=np.float32) for output in outputs]
-
-
-def _as_users_do(function: Any, *arguments: Any) -> Any:
-    return jax.jit(function)(*arguments)
 
 
 def check_import(keras_model: Any, path: Any, tolerance: float = 1e-5, inputs: list[np.ndarray] | None = None) -> Any:

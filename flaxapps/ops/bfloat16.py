@@ -39,8 +39,7 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Pair, padding: str, di
     )
 
     def windows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        slices = cpu.window_slices(x, 0.0, (height, width), strides, padding, dilation)
-        pixels = jnp.concatenate(list(slices), axis=-1)
+        pixels = cpu.joined_windows(x, (height, width), strides, padding, dilation)
         return dense(pixels, kernel.reshape(-1, filters))
 
     result: jax.Array = lax.platform_dependent(

@@ -36,7 +36,7 @@ def bilinear(name: str, compute: Compute, gradient_of_x: Compute, gradient_of_ke
     )
 
     def batched(factors: Any, axes: Any, **options: Any) -> tuple[jax.Array, int]:
-        if axes[1] is None:  # more images for one kernel: its gradient is summed over all of them at once
+        if axes[1] is None:  # the mapped axis joins the batch, so that the gradient of the kernel is one sum
             x = jnp.moveaxis(factors[0], axes[0], 0)
             merged = primitive.bind(x.reshape(-1, *x.shape[2:]), factors[1], **options)
             return merged.reshape(*x.shape[:2], *merged.shape[1:]), 0

@@ -54,9 +54,8 @@ def faster_convolution(
         dilation: As for `ops.convolution`.
     """
     height, width, channels, filters = kernel.shape
-    output = jax.eval_shape(default, x, kernel)
     few = channels <= FEW_CHANNELS and channels < filters and height * width * channels <= FEW_TERMS
-    if few and not cpu.is_half(x) and _count(output.shape[:3]) >= LEAST_ROWS:
+    if few and not cpu.is_half(x) and _pixels(default, x, kernel) >= LEAST_ROWS:
         terms = functools.partial(_sum_of_terms, strides=strides, padding=padding, dilation=dilation)
         # Not in training: with a sharded kernel, XLA would cut so many products by filters and gather the whole batch.
         return _differentiated_as(default, terms, forward=default)
@@ -69,12 +68,17 @@ def faster_convolution(
         # XLA's products of bfloat16 matrices are twice as fast as its convolutions; with few channels, copying the
         # windows takes as long as the product.
         return windows if x.dtype == jnp.bfloat16 and channels >= LEAST_CHANNELS else None
-    if 0 < _count(output.shape[:3]) <= filters:  # a large kernel on few pixels, for which both libraries are slow
+    if 0 < _pixels(default, x, kernel) <= filters:  # a large kernel on few pixels, for which both libraries are slow
         return windows
     # The result of "same" is as large as the image, so without an extra row YNNPACK would get it.
     if (strides, dilation, padding) == ((1, 1), (1, 1), "same") and channels >= LEAST_CHANNELS:
         return _differentiated_as(default, _enlarged_convolution)
     return None
+
+
+def _pixels(convolve: Product, x: jax.Array, kernel: jax.Array) -> int:
+    """Returns the number of pixels of a result, of all images together; 0 if it is not known."""
+    return _count(jax.eval_shape(convolve, x, kernel).shape[:3])
 
 
 def _count(sizes: tuple[int, ...]) -> int:
@@ -135,7 +139,7 @@ def _product_of_windows(x: jax.Array, kernel: jax.Array, *, strides: Pair, paddi
     A convolution takes up to twice as long there, and its gradients three times.
     """
     height, width, _, filters = kernel.shape
-    pixels = jnp.concatenate(list(cpu.window_slices(x, 0.0, (height, width), strides, padding, dilation)), axis=-1)
+    pixels = cpu.joined_windows(x, (height, width), strides, padding, dilation)
     return multiply(pixels, kernel.reshape(-1, filters))
 
 

@@ -68,6 +68,11 @@ def sum_up(parts: Iterator[jax.Array]) -> jax.Array:
     return functools.reduce(lax.add, parts)
 
 
+def joined_windows(x: jax.Array, window: Pair, strides: Pair, padding: str, dilation: Pair = (1, 1)) -> jax.Array:
+    """Joins the pixels of every window along the channels, padded with zeros (im2col)."""
+    return jnp.concatenate(list(window_slices(x, 0.0, window, strides, padding, dilation)), axis=-1)
+
+
 def window_slices(
     x: jax.Array, fill: float, window: Pair, strides: Pair, padding: str, dilation: Pair = (1, 1)
 ) -> Iterator[jax.Array]:

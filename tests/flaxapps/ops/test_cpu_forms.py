@@ -56,6 +56,14 @@ def compare(ours, theirs, dtype, *shapes, gradients=True):
             assert difference <= TOLERANCES[dtype] * max(1, np.max(np.abs(other)))
 
 
+def compare_convolutions(arguments, dtype, *shapes, **options):
+    ours, theirs = (
+        lambda x, kernel, function=function: function(x, kernel, *arguments)
+        for function in (ops.convolution, lax_convolution)
+    )
+    compare(ours, theirs, dtype, *shapes, **options)
+
+
 @pytest.mark.slow
 @SETTINGS
 @given(**COMMON, window=st.sampled_from([(1, 1), (3, 3), (2, 3), (5, 1)]), dilation=PAIRS, multiplier=st.integers(1, 3))
@@ -100,10 +108,8 @@ def test_convolution_of_few_pixels(size, strides, padding, dtype, window, dilati
     channels = 3
     span = max(rate * (length - 1) + 1 for rate, length in zip(dilation, window, strict=True))
     size = tuple(max(length, span) for length in size)
-    arguments = (strides, padding, dilation)
-    compare(
-        lambda x, k: ops.convolution(x, k, *arguments),
-        lambda x, k: lax_convolution(x, k, *arguments),
+    compare_convolutions(
+        (strides, padding, dilation),
         dtype,
         (1, *size, channels),
         (*window, channels, math.prod(size)),
@@ -116,9 +122,8 @@ def test_convolution_of_few_pixels(size, strides, padding, dtype, window, dilati
 def test_convolution_of_many_channels(size, strides, padding, dtype, window):
     """With "same", one row too many on CPU."""
     channels = 96
-    compare(
-        lambda x, k: ops.convolution(x, k, strides, padding),
-        lambda x, k: lax_convolution(x, k, strides, padding),
+    compare_convolutions(
+        (strides, padding),
         dtype,
         (2, *(max(length, *window) for length in size), channels),
         (*window, channels, 2),
@@ -132,9 +137,8 @@ def test_convolution_of_many_channels(size, strides, padding, dtype, window):
 def test_pointwise_convolution_of_many_pixels(size, strides, padding, dtype, channels, filters):
     """At least a thousand pixels, with more filters than channels or fewer."""
     pixels = tuple(6 * length * stride for length, stride in zip(size, strides, strict=True))
-    compare(
-        lambda x, k: ops.convolution(x, k, strides, padding),
-        lambda x, k: lax_convolution(x, k, strides, padding),
+    compare_convolutions(
+        (strides, padding),
         dtype,
         (2, *pixels, channels),
         (1, 1, channels, filters),
@@ -147,10 +151,8 @@ def test_pointwise_convolution_of_many_pixels(size, strides, padding, dtype, cha
 def test_convolution_of_few_channels(size, strides, padding, dtype, channels, window, dilation):
     """The first layer of a network, on CPU a sum of shifted images."""
     pixels = tuple(8 * length * stride for length, stride in zip(size, strides, strict=True))
-    arguments = (strides, padding, dilation)
-    compare(
-        lambda x, k: ops.convolution(x, k, *arguments),
-        lambda x, k: lax_convolution(x, k, *arguments),
+    compare_convolutions(
+        (strides, padding, dilation),
         dtype,
         (1, *pixels, channels),
         (*window, channels, 5),
