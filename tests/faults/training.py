@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.arrays import read_npz
 from tests.faults import trained
 from tests.faults.report import Row, at_most, tally
 
@@ -35,7 +36,7 @@ class Runs:
         began = time.monotonic()
         process.join(SECONDS)
         self.event_seconds = (time.monotonic() - began) / trained.EVENTS
-        self.whole = np.load(final)
+        self.whole = read_npz(final)
 
     def start(self, **options: Any) -> tuple[Any, Any, Path, Path]:
         """A new run: its process, the pipe it tells its events to, its folder, and where its parameters will be."""
@@ -60,10 +61,10 @@ class Runs:
             return f"the resumed run ended with {process.exitcode}"
         if is_writing(folder):
             return f"leftovers in {sorted(os.listdir(folder))}"
-        result = np.load(final)
-        if result.files != self.whole.files:
-            return f"other parameters: {result.files}"
-        other = [name for name in result.files if not np.array_equal(result[name], self.whole[name])]
+        result = read_npz(final)
+        if list(result) != list(self.whole):
+            return f"other parameters: {list(result)}"
+        other = [name for name in result if not np.array_equal(result[name], self.whole[name])]
         return f"other values of {', '.join(other)}" if other else RESUMED
 
 

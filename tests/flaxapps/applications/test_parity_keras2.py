@@ -1,13 +1,13 @@
 """Outputs of the real Keras 2.0.4, through a weight file with Keras 2's names."""
 
 import h5py
-import numpy as np
 import pytest
 
 import flaxapps
 import weight_port
 from flaxapps.layers import GlobalAveragePooling2D, GlobalMaxPooling2D
 from flaxapps.registry import build_model
+from tests.arrays import read_npz
 from tests.golden import recipe
 from tests.networks import GOLDEN, golden_layers
 from tests.recipe import relative_difference
@@ -35,7 +35,7 @@ def write_keras2_weights(path, key, seed):
     [row if row[1] else pytest.param(*row, marks=pytest.mark.slow) for row in NETWORKS],  # no other test has variants
 )
 def test_features(name, variant, tmp_path):
-    golden = np.load(GOLDEN / "keras_2_0_4" / f"{name}_notop.npz")
+    golden = read_npz(GOLDEN / "keras_2_0_4" / f"{name}_notop.npz")
     size = int(golden["size"])
     write_keras2_weights(tmp_path / "weights.h5", f"{name}_notop", int(golden["seed"]))
     model = build_model(name, variant=variant, include_top=False, input_shape=(size, size, 3))
@@ -56,7 +56,7 @@ def test_features(name, variant, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), NETWORKS)
 def test_predictions(name, variant, tmp_path):
-    golden = np.load(GOLDEN / "keras_2_0_4" / f"{name}_top.npz")
+    golden = read_npz(GOLDEN / "keras_2_0_4" / f"{name}_top.npz")
     size = int(golden["size"])
     write_keras2_weights(tmp_path / "weights.h5", f"{name}_top", int(golden["seed"]))
     images = recipe.image(int(golden["seed"]), (2, size, size, 3))

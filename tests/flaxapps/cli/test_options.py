@@ -24,6 +24,7 @@ from flaxapps.quantization.calibrate import Calibration
 from flaxapps.train.data.balance import BALANCED
 from flaxapps.transforms.cut import cut_at
 from flaxapps.transforms.optimize import Mode, Precision
+from tests.arrays import read_npz
 from tests.places import ROOT
 from tests.terminal import run_in_terminal
 
@@ -151,7 +152,7 @@ def test_layer_of_a_nested_model(run, logits: Path, tmp_path: Path):
     output = tmp_path / "features.npz"
     given = ("--model", logits / "logits.keras", "--preprocess", "none", "--format", "npz", "--output", output)
     run("predict", logits / "photos", *given, "--layer", "trunk/conv")
-    assert np.load(output)["outputs"].shape == (3, 6, 6, 4)
+    assert read_npz(output)["outputs"].shape == (3, 6, 6, 4)
     model, variables = flaxapps.load_model(logits / "logits.keras")
     inner = cut_at(model, "trunk/conv")
     x = np.ones((1, 8, 8, 3), np.float32)
@@ -178,7 +179,7 @@ def test_formats_of_evaluate(run, logits: Path, tmp_path: Path):
     assert lines == whole["classes"]
     assert run(*given, "npz")[::2] == (1, "flaxapps: error: --format npz cannot be printed: give --output\n")
     run(*given, "npz", "--output", tmp_path / "all.npz")
-    arrays = np.load(tmp_path / "all.npz")
+    arrays = read_npz(tmp_path / "all.npz")
     assert arrays["confusion"].shape == (3, 3)
     assert arrays["confusion"].sum() == 3
     assert list(arrays["classes"]) == ["a", "b", "c"]

@@ -18,6 +18,7 @@ from flaxapps import load_model
 from flaxapps.cli.commands import weights_main as main
 from flaxapps.cli.weights.compare import compare_files
 from flaxapps.cli.weights.verify import LayerDifference, first_beyond
+from tests.arrays import read_npz
 from tests.imported import randomise
 from tests.networks import fresh_keras
 from tests.places import ROOT
@@ -147,7 +148,7 @@ def test_convert_round_trip_is_bit_identical(files, tmp_path):
             assert run("convert", folder / second, folder / "back.npz", *model) == 0
             assert_same_bits(load_npz(folder / "back.npz"), wanted)
             assert sorted(path.name for path in folder.iterdir()) == sorted([second, "back.npz"])
-    assert np.load(tmp_path / "npz" / "x.npz")["params/second/kernel"].shape == (3, 3, 4, 4)
+    assert read_npz(tmp_path / "npz" / "x.npz")["params/second/kernel"].shape == (3, 3, 4, 4)
 
 
 def test_converted_files_open_in_keras(files, tmp_path):

@@ -18,6 +18,7 @@ from flaxapps.photos.labelled import find_labelled
 from flaxapps.photos.photo import AS_LOAD_IMG
 from flaxapps.runtime import files as paths
 from flaxapps.runtime.files import as_path, in_bucket, local_file, replacing
+from tests.arrays import read_npz
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_prediction_from_bucket_to_bucket(form: str, sent, bucket, capsys: pytes
         assert len(list(csv.DictReader(ours))) == 9
     else:
         with (there / name).open("rb") as stream:
-            np.testing.assert_array_equal(np.load(stream)["outputs"], np.load(here / name)["outputs"])
+            np.testing.assert_array_equal(read_npz(stream)["outputs"], read_npz(here / name)["outputs"])
     assert "broken.jpg" in (there / "unreadable.csv").read_bytes().decode()
     for path in (there / name, there / "shards" / f"00001-of-00002.{form}"):
         path.unlink()

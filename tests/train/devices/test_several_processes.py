@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flaxapps.runtime.distributed import LOST_AFTER
+from tests.arrays import read_npz
 from tests.processes import run, started
 from tests.train.checkpoints.test_checkpoints import damage
 from tests.train.fit_process import BATCHES, fit
@@ -53,7 +54,7 @@ def together(tmp_path_factory):
     """Those of two processes with two devices each."""
     folder = tmp_path_factory.mktemp("together")
     run(command(folder), 2, devices=2)
-    return folder, dict(np.load(folder / "final.npz"))
+    return folder, read_npz(folder / "final.npz")
 
 
 def test_two_processes_compute_what_one_does(alone, together):
@@ -73,7 +74,7 @@ def test_either_goes_on_from_a_checkpoint_of_the_other(alone, together, tmp_path
     run(command(tmp_path / "alone", EPOCHS + 1), 2, devices=2)
     result = fit(tmp_path / "together", EPOCHS + 1, devices=jax.devices()[:1])
     assert len(result["losses"]) == BATCHES
-    assert_same_run(result, dict(np.load(tmp_path / "alone" / "final.npz")))
+    assert_same_run(result, read_npz(tmp_path / "alone" / "final.npz"))
 
 
 def test_where_the_newest_is_damaged_all_take_the_one_before(alone, together, tmp_path):
@@ -83,7 +84,7 @@ def test_where_the_newest_is_damaged_all_take_the_one_before(alone, together, tm
     damage(folder / newest)
     run(command(folder), 2, devices=2)
     assert (folder / f"broken-{newest}").exists()
-    result = dict(np.load(folder / "final.npz"))
+    result = read_npz(folder / "final.npz")
     assert len(result["losses"]) == 1
     assert_same_run(result, alone[1])
 
