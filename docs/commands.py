@@ -1,14 +1,18 @@
 """MkDocs hook: generate a page for each command from its parser, so that the site and `--help` say the same."""
 
+from __future__ import annotations
+
 import argparse
 import re
 from collections.abc import Iterator
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from typing import TYPE_CHECKING
 
 from flaxapps.cli.commands import new_flaxapps_parser
 from flaxapps.cli.parsers import HelpFormatter
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 COLUMNS = 88  # of code on a page
 SEVERAL = (
@@ -26,6 +30,7 @@ EXAMPLES = {
     "--on-error": "flaxapps evaluate photos_by_class/ --model resnet50 --on-error raise",
     "--optimize": "flaxapps evaluate photos_by_class/ --model resnet50 --optimize fast",
     "--orientation": "flaxapps predict photos/ --model mine.keras --no-antialias --no-orientation",
+    "--precision": "flaxapps predict photos/ --model resnet50 --precision bfloat16",
     "--resize": "flaxapps predict photos/ --model resnet50 --resize 256",
     "--crop": "flaxapps predict photos/ --model mobilenet_v2_any_size.keras --resize 256 --crop 224",
     "--size": "flaxapps predict photos/ --model any_size.keras --size 299 299",
@@ -47,6 +52,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages to the written ones."""
+    from mkdocs.structure.files import File  # here, so that the pages can be tested without MkDocs
+
     for path, content in pages():
         files.append(File.generated(config, path, content=content))
     return files
@@ -93,13 +100,19 @@ def shared(parsers: dict[str, argparse.ArgumentParser]) -> str:
 
 
 def example(option: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
-    """Returns a command with an option: the shortest in the help texts, or else one of `EXAMPLES`."""
+    """Returns a command with an option: one of `EXAMPLES`, or else the shortest in the help texts.
+
+    Raises:
+        ValueError: There is none.
+    """
     written = [
         line.partition("  #")[0].rstrip(" &").strip()
         for parser in parsers.values()
         for line in split_epilog((parser.epilog or "").replace("\\\n", ""))[0].splitlines()
         if f" {option} " in f"{line} "
     ]
+    if option not in EXAMPLES and not written:
+        raise ValueError(f"no help text has an example with {option}: add one to EXAMPLES")
     return EXAMPLES.get(option) or min(written, key=len)
 
 

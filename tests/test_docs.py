@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -105,6 +106,11 @@ def site(tmp_path_factory):
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return folder, {path: Page(path.read_text()) for path in folder.rglob("*.html")}
+
+
+def test_pages_of_commands_can_be_made():
+    pages = dict(runpy.run_path(str(ROOT / "docs" / "commands.py"))["pages"]())
+    assert {"commands/index.md", "commands/options.md", "commands/predict.md"} <= set(pages)
 
 
 @pytest.mark.slow

@@ -51,7 +51,8 @@ def test_phase_one_has_no_backward_pass_and_no_optimizer_state_of_the_base():
     layer_count = sum(layer.class_name == "Conv2D" for layer in model.layers)
     state, text = lowered_step(model, base, RMSPROP)
     dense = 2 + 3  # forward; gradients of both kernels, and of what is between
-    assert count_products(text) == layer_count + dense
+    without_first = layer_count - 1  # on three channels and not differentiated: a sum of terms, see ops/cpu_matmul.py
+    assert count_products(text) == without_first + dense
     assert owners(state.optimizer_state) == {"dense", "dense_1", "kernel", "bias"}
     _, everything = lowered_step(model, frozenset(), RMSPROP)
     # the image has no gradient, but the features have
