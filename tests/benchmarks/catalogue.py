@@ -32,7 +32,7 @@ def measure(name: str) -> dict[str, float]:
     from flaxapps.inference.predict import forward
     from flaxapps.registry import build_model
     from flaxapps.runtime.process import keep_freed_memory
-    from tests.benchmarks.runtimes import random_variables
+    from tests.benchmarks.random_weights import random_variables
 
     keep_freed_memory()
     size = model_info(name).default_size

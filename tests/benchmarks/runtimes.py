@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 
 from tests.benchmarks.networks import NETWORKS
+from tests.benchmarks.random_weights import draw_torch_weights, random_variables
 
 Run = Callable[[np.ndarray], Any]  # a float32 batch, channels last, to whatever holds the finished logits
 CALIBRATION_IMAGES = 16
@@ -89,22 +90,6 @@ def compiled_flaxapps(model: Any, variables: Any, **how: Any) -> Run:
     return run
 
 
-def random_variables(shapes: Any) -> Any:
-    """Kernels after He et al., so that activations neither vanish nor overflow; the rest as in fresh variables."""
-    import jax
-
-    random = np.random.default_rng(0)
-
-    def draw(path: Any, leaf: Any) -> np.ndarray:
-        name = path[-1].key
-        if "kernel" in name:
-            inputs = leaf.shape[0] * leaf.shape[1] if name == "depthwise_kernel" else np.prod(leaf.shape[:-1])
-            return random.standard_normal(leaf.shape, np.float32) * np.float32(np.sqrt(2 / inputs))
-        return np.full(leaf.shape, 0.1 if name == "gamma" else float(name in ("scale", "var")), np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def open_keras(network: str, size: int, backend: str, folder: str) -> Run:
     """Keras 3 without the overhead of `predict`, which counts at batch 1."""
     model = build_keras(network, size, backend)
@@ -130,23 +115,21 @@ def build_keras(network: str, size: int, backend: str) -> Any:
 
 def torch_model(network: str) -> Any:
     """The same architecture from torchvision or timm."""
-    import torch
     import torchvision
 
-    torch.manual_seed(0)
     source, _, name = NETWORKS[network].torch.rpartition("/")
     if not name:
         raise LookupError("neither torchvision nor timm has it")
     if source == "timm":
         import timm
 
-        return timm.create_model(name, pretrained=False).eval()
+        return draw_torch_weights(timm.create_model(name, pretrained=False).eval())
     options = {"aux_logits": False, "init_weights": False} if network == "inception_v3" else {}
     model = getattr(torchvision.models, name)(weights=None, **options).eval()
     if network == "resnet50":  # torchvision's strides are of "version 1.5", which takes 6% more work than Keras's
         for block in (each for each in model.modules() if hasattr(each, "conv3")):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    return model
+    return draw_torch_weights(model)
 
 
 def open_torch(network: str, size: int, variant: str, folder: str) -> Run:

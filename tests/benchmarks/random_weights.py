@@ -1,0 +1,46 @@
+"""Random weights of networks, alike in all runtimes, so that the errors of their reduced precisions can be compared.
+
+Kernels are drawn after He et al. With torch's own, activations vanish in deep networks: logits are then biases alone,
+which no rounding changes.
+"""
+
+from typing import Any
+
+import numpy as np
+
+
+def random_variables(shapes: Any) -> Any:
+    """Variables of one of our models: kernels after He et al., layer scales 0.1; the rest as in fresh variables.
+
+    Args:
+        shapes: The tree of their shapes.
+    """
+    import jax
+
+    random = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        name = path[-1].key
+        if "kernel" in name:
+            inputs = leaf.shape[0] * leaf.shape[1] if name == "depthwise_kernel" else np.prod(leaf.shape[:-1])
+            return random.standard_normal(leaf.shape, np.float32) * np.float32(np.sqrt(2 / inputs))
+        return np.full(leaf.shape, 0.1 if name == "gamma" else float(name in ("scale", "var")), np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def draw_torch_weights(model: Any) -> Any:
+    """Draws the weights of a torch model in place by the same rule, biases 0, and returns the model."""
+    import torch
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
+                if module.bias is not None:
+                    module.bias.zero_()
+        for name, parameter in model.named_parameters():
+            if name.endswith("layer_scale"):
+                parameter.fill_(0.1)
+    return model
