@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
+from flaxapps import Input, Model, layers
 from flaxapps.registry import list_models
-from tests.benchmarks import catalogue, inference, int8_error, memory, training
+from tests.benchmarks import catalogue, inference, int8_error, memory, random_weights, training
 from tests.benchmarks.chart import draw
 from tests.benchmarks.inference import Measurement
 from tests.places import ROOT
@@ -67,6 +69,19 @@ def test_error_of_int8():
     assert rms == pytest.approx(np.sqrt((0.25**2 + 0.125**2) / 4))
     halves = int8_error.crosswise(lambda photos: lambda x: x + 10 * photos.sum(), np.array([[1], [2], [3], [4]]))
     assert halves[:, 0].tolist() == [61, 42, 63, 44]  # each by the other half
+
+
+def test_random_networks_are_judged_on_arrays_of_the_same_size_everywhere():
+    """With the statistics of images, every BatchNormalization normalizes them, however large its inputs are."""
+    image = Input((9, 9, 3))
+    x = layers.BatchNormalization(momentum=0.9)(layers.DepthwiseConv2D(3)(layers.Conv2D(8, 3)(image)))
+    model = Model(image, layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
+    variables = random_weights.random_variables(jax.eval_shape(model.init_variables))
+    images = np.random.default_rng(0).random((16, 9, 9, 3), np.float32) * 50
+    outputs = model.apply(random_weights.with_statistics(model, variables, images), images)
+    np.testing.assert_allclose(outputs.mean((0, 1, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(outputs.std((0, 1, 2)), 1, atol=1e-2)
+    assert variables["params"]["depthwise_conv2d"]["kernel"].std() == pytest.approx(np.sqrt(2 / 9), rel=0.2)
 
 
 def test_all_networks_are_measured_and_drawn(tmp_path: Path):

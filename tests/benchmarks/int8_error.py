@@ -1,8 +1,9 @@
 """How much int8 changes the real Xception of `flaxapps demo`, here and in other runtimes, on the same photos.
 
-Run with `python -m tests.benchmarks.int8_error`. Keras on torch exports the model to ONNX; ONNX Runtime and OpenVINO
-quantize that file, each as in `tests.benchmarks.inference`. Everything is calibrated on one half of the 18 photos and
-judged on the other, then the other way round.
+Run with `python -m tests.benchmarks.int8_error`; `--network` takes a network with random weights instead, whose
+statistics are those of the photos. Keras on torch exports the model to ONNX; ONNX Runtime and OpenVINO quantize that
+file, each as in `tests.benchmarks.inference`. Everything is calibrated on one half of the 18 photos and judged on the
+other, then the other way round.
 """
 
 import argparse
@@ -21,7 +22,10 @@ from rich.table import Table
 import flaxapps
 from flaxapps.demo.photos import fetch_demo
 from flaxapps.photos.reading import photo_format, read_photos
+from flaxapps.registry import get_application
 from tests.benchmarks import runtimes
+from tests.benchmarks.networks import NETWORKS, SIZES
+from tests.benchmarks.random_weights import with_statistics
 from tests.benchmarks.runtimes import Run
 from tests.places import ROOT
 
@@ -103,28 +107,38 @@ def ways(model: flaxapps.Model, variables: dict[str, object], onnx: Path) -> dic
 def main() -> None:
     """Measures, prints a table and writes JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.int8_error", description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, help="with random weights (default: the real Xception)")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--onnx", type=Path, help="the exported network, where it is already there")
     options = parser.parse_args()
     data = fetch_demo()
-    model, variables = flaxapps.load_model(data.model)
+    name = options.network
+    model, variables = runtimes.build_flaxapps(name, SIZES[name]) if name else flaxapps.load_model(data.model)
     pixels = np.concatenate([batch for _, batch in read_photos(data.photos, photo_format(model))])
-    photos = pixels.astype(np.float32) / 127.5 - 1  # the model's preprocessing, "tf"
+    scaled_inside = name and get_application(name).info.preprocessing == "none"
+    photos = pixels.astype(np.float32) / (1 if scaled_inside else 127.5) - (0 if scaled_inside else 1)
+    if name:
+        variables = with_statistics(model, variables, photos)
     exact = np.asarray(flaxapps.predict(model, variables, photos))
     with tempfile.TemporaryDirectory() as folder:
-        onnx = options.onnx or Path(folder) / "xception.onnx"
+        onnx = options.onnx or Path(folder) / "network.onnx"
         if not onnx.is_file():
-            command = [sys.executable, "-c", EXPORT, str(data.model), str(onnx), str(photos.shape[1])]
+            source = data.model
+            if name:
+                source = Path(folder) / "network.keras"
+                flaxapps.save_model(model, variables, source)
+            command = [sys.executable, "-c", EXPORT, str(source), str(onnx), str(photos.shape[1])]
             subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
-        found = {name: judge(exact, crosswise(way, photos)) for name, way in ways(model, dict(variables), onnx).items()}
-    table = Table(title=f"Xception of `flaxapps demo`, {len(photos)} photos: change of the logits, part of their range")
+        found = {each: judge(exact, crosswise(way, photos)) for each, way in ways(model, dict(variables), onnx).items()}
+    title = f"{name} with random weights" if name else "Xception of `flaxapps demo`"
+    table = Table(title=f"{title}, {len(photos)} photos: change of the logits, part of their range")
     for heading in ("", "largest", "root mean square", "same class"):
         table.add_column(heading, justify="right" if heading else "left")
-    for name, each in found.items():
-        table.add_row(name, f"{each.largest:.2%}", f"{each.rms:.2%}", f"{each.agreeing} of {len(photos)}")
+    for way, each in found.items():
+        table.add_row(way, f"{each.largest:.2%}", f"{each.rms:.2%}", f"{each.agreeing} of {len(photos)}")
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps({name: each._asdict() for name, each in found.items()}, indent=1) + "\n")
+        options.json.write_text(json.dumps({way: each._asdict() for way, each in found.items()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

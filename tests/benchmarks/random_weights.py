@@ -4,6 +4,7 @@ Kernels are drawn after He et al. With torch's own, activations vanish in deep n
 which no rounding changes.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,32 @@ def random_variables(shapes: Any) -> Any:
     def draw(path: Any, leaf: Any) -> np.ndarray:
         name = path[-1].key
         if "kernel" in name:
-            inputs = leaf.shape[0] * leaf.shape[1] if name == "depthwise_kernel" else np.prod(leaf.shape[:-1])
+            depthwise = name == "depthwise_kernel" or leaf.shape[-1] == 1
+            inputs = np.prod(leaf.shape[:2] if depthwise else leaf.shape[:-1])
             return random.standard_normal(leaf.shape, np.float32) * np.float32(np.sqrt(2 / inputs))
         return np.full(leaf.shape, 0.1 if name == "gamma" else float(name in ("scale", "var")), np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def with_statistics(model: Any, variables: Any, images: np.ndarray) -> Any:
+    """The variables with the BatchNormalization statistics of these images, as after training.
+
+    Without, random networks of many blocks amplify every change until logits have nothing in common.
+    """
+    import jax
+
+    old = variables.get("batch_stats", {})
+    train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    _, updated = train(variables, images, rngs={"dropout": jax.random.key(0)})
+    statistics = {}
+    for name, arrays in updated.get("batch_stats", {}).items():
+        momentum = model.get_layer(name).momentum
+        statistics[name] = {
+            key: (np.asarray(new) - momentum * np.asarray(old[name][key])) / (1 - momentum)
+            for key, new in arrays.items()
+        }
+    return {**variables, "batch_stats": statistics} if statistics else variables
 
 
 def draw_torch_weights(model: Any) -> Any:
