@@ -41,13 +41,14 @@ def with_statistics(model: Any, variables: Any, images: np.ndarray) -> Any:
     old = variables.get("batch_stats", {})
     train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
     _, updated = train(variables, images, rngs={"dropout": jax.random.key(0)})
-    statistics = {}
+    statistics = dict(old)  # a Normalization layer keeps its own
     for name, arrays in updated.get("batch_stats", {}).items():
-        momentum = model.get_layer(name).momentum
-        statistics[name] = {
-            key: (np.asarray(new) - momentum * np.asarray(old[name][key])) / (1 - momentum)
-            for key, new in arrays.items()
-        }
+        momentum = getattr(model.get_layer(name).layer, "momentum", None)
+        if momentum is not None:
+            statistics[name] = {
+                key: (np.asarray(new) - momentum * np.asarray(old[name][key])) / (1 - momentum)
+                for key, new in arrays.items()
+            }
     return {**variables, "batch_stats": statistics} if statistics else variables
 
 
