@@ -52,10 +52,10 @@ def optimize(
         variables: Its arrays.
         mode: "default" changes outputs by at most 1e-5 of the largest, "fast" by at most 1e-4.
         precision: "bfloat16", in either mode, changes outputs by up to a few percent of the largest on CPUs.
-            Convolutions and Dense layers multiply in bfloat16 and add in float32, except where float32 is faster: Winograd
-            convolutions on large images or with many channels, kernels of few channels, and classifiers. The rest stays
-            float32. On other platforms all kernels and activations are bfloat16. For CPUs with bfloat16 instructions
-            (AVX-512 BF16, AMX), GPUs and TPUs.
+            Convolutions and Dense layers multiply in bfloat16 and add in float32, except where float32 is faster:
+            Winograd convolutions on large images or with many channels, kernels of few channels, and classifiers. The
+            rest stays float32. On other platforms all kernels and activations are bfloat16. For CPUs with bfloat16
+            instructions (AVX-512 BF16, AMX), GPUs and TPUs.
         bfloat16_pointwise: The older name of `precision="bfloat16"`.
         platform: Platform to optimize for: "cpu", "gpu", "tpu"; None takes JAX's default. The result runs on
             any platform, but is fast on this one only.
