@@ -103,17 +103,19 @@ def example(option: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
     """Returns a command with an option: one of `EXAMPLES`, or else the shortest in the help texts.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The option has no example.
     """
+    if option in EXAMPLES:
+        return EXAMPLES[option]
     written = [
         line.partition("  #")[0].rstrip(" &").strip()
         for parser in parsers.values()
         for line in split_epilog((parser.epilog or "").replace("\\\n", ""))[0].splitlines()
         if f" {option} " in f"{line} "
     ]
-    if option not in EXAMPLES and not written:
+    if not written:
         raise ValueError(f"no help text has an example with {option}: add one to EXAMPLES")
-    return EXAMPLES.get(option) or min(written, key=len)
+    return min(written, key=len)
 
 
 def sentence(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Arrays of a file, which is closed: one left open is warned of whenever it is collected, in any test."""
+"""Read the arrays of `.npz` files and close them.
+
+An open file raises a ResourceWarning when it is garbage-collected, which may be during another test.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def keras_outputs(keras_model: Any, inputs: list[np.ndarray]) -> list[np.ndarray
         [each.value for each in kind] for kind in (keras_model.trainable_variables, keras_model.non_trainable_variables)
     ]
     given = inputs if len(inputs) > 1 else inputs[0]
-    # Optimizations decide to which whole number a half is rounded, so Keras's are those of our side there.
+    # XLA's optimizations can round halves to the other integer, so Keras is compiled with the same ones as our side.
     floating = all(np.issubdtype(each.dtype, np.floating) for each in inputs)
     compute = compiled if floating else lambda function, *arguments: jax.jit(function)(*arguments)
     with jax.numpy_dtype_promotion("standard"):

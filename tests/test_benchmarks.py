@@ -71,8 +71,8 @@ def test_error_of_int8():
     assert halves[:, 0].tolist() == [61, 42, 63, 44]  # each by the other half
 
 
-def test_random_networks_are_judged_on_arrays_of_the_same_size_everywhere():
-    """With the statistics of images, every BatchNormalization normalizes them, however large its inputs are."""
+def test_statistics_of_images_normalize_them():
+    """In inference mode, every BatchNormalization has outputs of mean 0 and deviation 1 on these images."""
     image = Input((9, 9, 3))
     x = layers.BatchNormalization(momentum=0.9)(layers.DepthwiseConv2D(3)(layers.Conv2D(8, 3)(image)))
     model = Model(image, layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))

@@ -36,7 +36,9 @@ def bilinear(name: str, compute: Compute, gradient_of_x: Compute, gradient_of_ke
     )
 
     def batched(factors: Any, axes: Any, **options: Any) -> tuple[jax.Array, int]:
-        if axes[1] is None:  # the mapped axis joins the batch, so that the gradient of the kernel is one sum
+        if axes[1] is None:
+            # One kernel for all: the axis of vmap becomes part of the batch axis. With a call for each of its entries,
+            # the gradient of the kernel would be rounded once for each.
             x = jnp.moveaxis(factors[0], axes[0], 0)
             merged = primitive.bind(x.reshape(-1, *x.shape[2:]), factors[1], **options)
             return merged.reshape(*x.shape[:2], *merged.shape[1:]), 0

@@ -3,6 +3,9 @@
 Every runtime has a process of its own, which lives throughout and computes only when it is its turn, so that whatever
 else the machine does slows all of them. Medians are compared. Runtimes that are not installed are named as absent;
 `--python torch=/some/venv/bin/python` runs one in another environment.
+
+Each runtime has random weights of its own, and those of deep networks amplify every change. The errors show that a
+reduced precision is in use; `tests.benchmarks.int8_error` compares errors, on the same weights in all runtimes.
 """
 
 import argparse

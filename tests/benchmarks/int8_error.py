@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import flaxapps
+from flaxapps.applications.imagenet_utils import preprocess_input
 from flaxapps.demo.photos import fetch_demo
 from flaxapps.photos.reading import photo_format, read_photos
 from flaxapps.registry import get_application
@@ -116,7 +117,7 @@ def main() -> None:
     model, variables = runtimes.build_flaxapps(name, SIZES[name]) if name else flaxapps.load_model(data.model)
     pixels = np.concatenate([batch for _, batch in read_photos(data.photos, photo_format(model))])
     scaled_inside = name and get_application(name).info.preprocessing == "none"
-    photos = pixels.astype(np.float32) / (1 if scaled_inside else 127.5) - (0 if scaled_inside else 1)
+    photos = pixels.astype(np.float32) if scaled_inside else preprocess_input(pixels, "channels_last", mode="tf")
     if name:
         variables = with_statistics(model, variables, photos)
     exact = np.asarray(flaxapps.predict(model, variables, photos))

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def random_variables(shapes: Any) -> Any:
-    """Variables of one of our models: kernels after He et al., layer scales 0.1; the rest as in fresh variables.
+    """Draw variables of one of our models: kernels after He et al., layer scales 0.1; the rest as in fresh variables.
 
     Args:
         shapes: The tree of their shapes.
@@ -32,9 +32,9 @@ def random_variables(shapes: Any) -> Any:
 
 
 def with_statistics(model: Any, variables: Any, images: np.ndarray) -> Any:
-    """The variables with the BatchNormalization statistics of these images, as after training.
+    """Replace the BatchNormalization statistics by those of images, as after training.
 
-    Without, random networks of many blocks amplify every change until logits have nothing in common.
+    With fresh statistics, activations grow from block to block, and so does every change of them.
     """
     import jax
 
@@ -53,7 +53,7 @@ def with_statistics(model: Any, variables: Any, images: np.ndarray) -> Any:
 
 
 def draw_torch_weights(model: Any) -> Any:
-    """Draws the weights of a torch model in place by the same rule, biases 0, and returns the model."""
+    """Draw the weights of a torch model in place by the same rule, with biases 0, and return the model."""
     import torch
 
     torch.manual_seed(0)

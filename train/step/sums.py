@@ -21,7 +21,7 @@ class Sums(flax.struct.PyTreeNode):  # type: ignore[misc, no-untyped-call, unuse
         raise NotImplementedError
 
 
-class Mean(Sums):  # type: ignore[no-untyped-call, unused-ignore]
+class Mean(Sums):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """A mean as a sum and a count.
 
     Attributes:
@@ -38,7 +38,7 @@ class Mean(Sums):  # type: ignore[no-untyped-call, unused-ignore]
         return float(self.total) / int(self.count) if int(self.count) else float("nan")
 
 
-class RootMean(Mean):  # type: ignore[no-untyped-call, unused-ignore]
+class RootMean(Mean):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """The square root of a mean."""
 
     @property
@@ -47,7 +47,7 @@ class RootMean(Mean):  # type: ignore[no-untyped-call, unused-ignore]
         return float(np.sqrt(super().value))
 
 
-class Explained(Sums):  # type: ignore[no-untyped-call, unused-ignore]
+class Explained(Sums):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """The share of the variance of targets that outputs explain.
 
     Attributes:
@@ -74,7 +74,7 @@ class Explained(Sums):  # type: ignore[no-untyped-call, unused-ignore]
         return float(np.mean(scores))
 
 
-class Decisions(Sums):  # type: ignore[no-untyped-call, unused-ignore]
+class Decisions(Sums):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """Counts of yes or no, for every output.
 
     Attributes:
@@ -88,7 +88,7 @@ class Decisions(Sums):  # type: ignore[no-untyped-call, unused-ignore]
     misses: Any
 
 
-class Precision(Decisions):  # type: ignore[no-untyped-call, unused-ignore]
+class Precision(Decisions):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """The share of yes that is right, over all outputs together; 0 if there is none."""
 
     @property
@@ -97,7 +97,7 @@ class Precision(Decisions):  # type: ignore[no-untyped-call, unused-ignore]
         return _share(np.sum(self.hits), np.sum(self.hits) + np.sum(self.false_alarms))
 
 
-class Recall(Decisions):  # type: ignore[no-untyped-call, unused-ignore]
+class Recall(Decisions):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """The share that is found of what is yes, over all outputs together; 0 if there is none."""
 
     @property
@@ -106,7 +106,7 @@ class Recall(Decisions):  # type: ignore[no-untyped-call, unused-ignore]
         return _share(np.sum(self.hits), np.sum(self.hits) + np.sum(self.misses))
 
 
-class F1(Decisions):  # type: ignore[no-untyped-call, unused-ignore]
+class F1(Decisions):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """The harmonic mean of precision and recall of each output; the mean over the outputs."""
 
     @property
@@ -118,7 +118,7 @@ class F1(Decisions):  # type: ignore[no-untyped-call, unused-ignore]
         )
 
 
-class RankedScores(Sums):  # type: ignore[no-untyped-call, unused-ignore]
+class RankedScores(Sums):  # type: ignore[no-untyped-call, unused-ignore]  # as for Sums
     """Histograms of scores, from which the area under the ROC curve is computed.
 
     Attributes:
